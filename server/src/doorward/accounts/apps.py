@@ -1,0 +1,10 @@
+"""The accounts room."""
+
+from django.apps import AppConfig
+
+
+class AccountsConfig(AppConfig):
+    """People, the accounts they own, and proving who they are."""
+
+    name = "doorward.accounts"
+    label = "accounts"

@@ -1,0 +1,92 @@
+"""People, accounts and who belongs to which."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+from uuid_utils.compat import uuid7
+
+
+class UserManager(BaseUserManager["User"]):
+    """Makes people with a canonical address."""
+
+    def create_user(self, email: str, password: str | None = None, **fields: Any) -> User:
+        """Store a person; without a password they can't sign in by one."""
+        user = self.model(email=canonical_email(email), **fields)
+        user.set_password(password)
+        user.save(using=self._db)
+        return user
+
+    def get_by_natural_key(self, username: str | None) -> User:
+        """Return the person with this address, whatever its case."""
+        return self.get(email=canonical_email(username or ""))
+
+
+def canonical_email(address: str) -> str:
+    """Return the one spelling an address is stored and looked up by: stripped, lower-case."""
+    return address.strip().lower()
+
+
+class User(AbstractBaseUser):
+    """A person who can sign in."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    email = models.EmailField(_("email address"), unique=True, max_length=254)
+    name = models.CharField(_("name"), max_length=120, blank=True)
+    zone = models.CharField(_("time zone"), max_length=64, blank=True)
+    is_active = models.BooleanField(default=True)
+    is_operator = models.BooleanField(default=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects: ClassVar[UserManager] = UserManager()  # type: ignore[assignment]  # narrowed on purpose
+    USERNAME_FIELD = "email"
+    EMAIL_FIELD = "email"
+    REQUIRED_FIELDS: ClassVar[list[str]] = []
+
+    def __str__(self) -> str:
+        return self.email
+
+    def get_full_name(self) -> str:
+        """Return what to call this person."""
+        return self.name or self.email
+
+
+class Account(models.Model):
+    """What is owned and paid for: devices, subscriptions and the people around them."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    name = models.CharField(max_length=120, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.name or str(self.id)
+
+
+class Role(models.TextChoices):
+    """What a member may do in an account."""
+
+    OWNER = "owner", _("Owner")
+    BILLING = "billing", _("Billing")
+    HELPER = "helper", _("Helper")
+    VIEWER = "viewer", _("Viewer")
+
+
+class Membership(models.Model):
+    """A person's place in an account."""
+
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=10, choices=Role.choices)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["account", "user"], name="one_membership_per_person"),
+            models.CheckConstraint(condition=models.Q(role__in=Role.values), name="membership_role_known"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} ({self.role})"

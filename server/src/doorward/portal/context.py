@@ -1,0 +1,15 @@
+"""What every template may name."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.http import HttpRequest
+
+
+def site(request: HttpRequest) -> dict[str, object]:
+    """Return the product's name and look as the operator set them."""
+    return {
+        "product_name": settings.PRODUCT_NAME,
+        "support_email": settings.SUPPORT_EMAIL,
+        "brand_color": settings.BRAND_COLOR,
+    }

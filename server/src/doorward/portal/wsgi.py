@@ -1,0 +1,9 @@
+"""The portal as granian loads it."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "doorward.settings")
+
+application = get_wsgi_application()

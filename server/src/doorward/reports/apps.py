@@ -1,0 +1,10 @@
+"""The reports room."""
+
+from django.apps import AppConfig
+
+
+class ReportsConfig(AppConfig):
+    """What devices found."""
+
+    name = "doorward.reports"
+    label = "reports"

@@ -1,0 +1,264 @@
+"""What Doorward runs with. Reading it writes nothing; every variable is in docs/settings.md."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import dj_database_url
+from csp.constants import NONE, SELF
+
+from doorward import environment, keys
+from doorward.environment import SettingRefused
+
+# -- where everything lives ------------------------------------------------------------------------
+
+DATA = Path(
+    environment.text(
+        "DOORWARD_DATA", "data", "The folder that holds everything: database, keys, mail, definitions."
+    )
+).absolute()
+SECRET_KEY = keys.read(DATA, "secret").hex()
+FIELD_KEY = keys.read(DATA, "field")
+DEVICE_TOKEN_KEY = keys.read(DATA, "device-token")
+
+# -- the two doors ---------------------------------------------------------------------------------
+
+SITE_URL = environment.text(
+    "DOORWARD_SITE_URL",
+    "http://localhost:8000",
+    "The address people type. Every link in a mail and the accepted host name derive from it.",
+).rstrip("/")
+_site = urlsplit(SITE_URL)
+if _site.scheme not in {"http", "https"} or not _site.hostname or "*" in SITE_URL:
+    raise SettingRefused(
+        f"DOORWARD_SITE_URL is {SITE_URL!r}; it must be one full address such as https://safe.example.org."
+    )
+if _site.path or _site.query or _site.username:
+    raise SettingRefused("DOORWARD_SITE_URL must be an address without a path, query or user name.")
+LOOPBACK = _site.hostname in {"localhost", "127.0.0.1", "::1"}
+SECURE = _site.scheme == "https"
+ALLOW_INSECURE_SITE = environment.switch(
+    "DOORWARD_ALLOW_INSECURE_SITE",
+    False,
+    "Allow an http:// site address that is not this machine. Passwords then travel in clear.",
+)
+if not SECURE and not LOOPBACK and not ALLOW_INSECURE_SITE:
+    raise SettingRefused(
+        "DOORWARD_SITE_URL starts with http://, so passwords would travel in clear. Use https:// "
+        "(README: behind a proxy with TLS), or set DOORWARD_ALLOW_INSECURE_SITE=yes for a trial."
+    )
+DEVICE_URL = environment.text(
+    "DOORWARD_DEVICE_URL",
+    "http://127.0.0.1:8001" if LOOPBACK else SITE_URL,
+    "The address devices call; the command on the add-device page names it.",
+).rstrip("/")
+ALLOWED_HOSTS = [_site.hostname, *(["localhost", "127.0.0.1", "[::1]"] if LOOPBACK else [])]
+TRUSTED_PROXIES = environment.number(
+    "DOORWARD_TRUSTED_PROXIES",
+    0,
+    "How many proxies of yours stand before Doorward and add to X-Forwarded-For.",
+    least=0,
+    most=10,
+)
+
+# -- name and look ---------------------------------------------------------------------------------
+
+PRODUCT_NAME = environment.text("DOORWARD_NAME", "Doorward", "What the product is called on every page.")
+BRAND_COLOR = environment.text(
+    "DOORWARD_BRAND_COLOR", "", "The accent color as #rrggbb; empty for the built-in one."
+)
+SUPPORT_EMAIL = environment.text(
+    "DOORWARD_SUPPORT_EMAIL", "", "Where people who can't sign in may write; shown on help pages."
+)
+
+# -- database --------------------------------------------------------------------------------------
+
+DATABASE_URL = environment.text(
+    "DOORWARD_DATABASE_URL",
+    "",
+    "postgres://user:password@host:port/name for PostgreSQL; empty for SQLite in the data folder.",
+)
+
+
+def _database() -> dict[str, Any]:
+    if DATABASE_URL:
+        try:
+            parsed = dict(dj_database_url.parse(DATABASE_URL, conn_max_age=None, conn_health_checks=True))
+        except ValueError as error:
+            raise SettingRefused(f"DOORWARD_DATABASE_URL can't be read: {error}") from None
+        if parsed.get("ENGINE") != "django.db.backends.postgresql":
+            raise SettingRefused("DOORWARD_DATABASE_URL must start with postgres:// (or be empty for SQLite).")
+        return parsed
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": DATA / "doorward.sqlite3",
+        "CONN_MAX_AGE": None,
+        "OPTIONS": {
+            # IMMEDIATE: a transaction that will write takes the lock first, so it can't fail half-way as "locked".
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA mmap_size=134217728",
+        },
+    }
+
+
+DATABASES = {"default": _database()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# -- rooms -----------------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "doorward.portal",
+    "doorward.console",
+    "doorward.api",
+    "doorward.gateway",
+    "doorward.support",
+    "doorward.reports",
+    "doorward.protection",
+    "doorward.devices",
+    "doorward.billing",
+    "doorward.accounts",
+    "doorward.notices",
+    "doorward.audit",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_htmx",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.headless",
+    "allauth.usersessions",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "doorward.portal.responses.SecurityHeaders",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+]
+ROOT_URLCONF = "doorward.urls"
+WSGI_APPLICATION = "doorward.portal.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "doorward.portal.context.site",
+            ]
+        },
+    }
+]
+DEBUG = False
+
+# -- people and sessions ---------------------------------------------------------------------------
+
+AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+LOGIN_URL = "/login/"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "/login/"
+# A test that signs people in needs a hash per person: the suite swaps in a cheap one (server/tests/conftest.py).
+PASSWORD_HASHERS = ["doorward.accounts.passwords.SodiumArgon2Hasher"]
+SESSION_ENGINE = "django.contrib.sessions.backends.db"
+SESSION_COOKIE_AGE = 30 * 24 * 3600
+MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
+# The __Host- prefix needs Secure, which a browser honors on plain http only for some of its names for this machine.
+_prefix = "__Host-" if SECURE else ""
+SESSION_COOKIE_NAME = f"{_prefix}dw_session"
+CSRF_COOKIE_NAME = f"{_prefix}dw_csrf"
+LANGUAGE_COOKIE_NAME = f"{_prefix}dw_language"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = SECURE
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = LANGUAGE_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = LANGUAGE_COOKIE_SAMESITE = "Lax"
+CSRF_TRUSTED_ORIGINS = [SITE_URL]
+CSRF_FAILURE_VIEW = "doorward.portal.errors.csrf_failure"
+FREE_SEATS = environment.number(
+    "DOORWARD_DEFAULT_SEATS", 5, "Devices covered by the plan a new account starts with.", least=1, most=1_000_000
+)
+
+ACCOUNT_ADAPTER = "doorward.accounts.adapter.AccountAdapter"
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = True
+ACCOUNT_EMAIL_VERIFICATION_BY_CODE_TIMEOUT = 600
+ACCOUNT_PREVENT_ENUMERATION = True
+ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_PASSWORD_RESET_TIMEOUT = 3600
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 15 * 60
+ACCOUNT_LOGOUT_ON_GET = False
+ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+USERSESSIONS_TRACK_ACTIVITY = False
+HEADLESS_CLIENTS = ("app",)
+HEADLESS_ONLY = False
+
+# -- security headers ------------------------------------------------------------------------------
+
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if SECURE else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if SECURE and TRUSTED_PROXIES else None
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "object-src": [NONE],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+        "form-action": [SELF],
+        "img-src": [SELF, "data:"],
+    }
+}
+
+# -- mail ------------------------------------------------------------------------------------------
+
+EMAIL_URL = environment.text(
+    "DOORWARD_EMAIL_URL",
+    "file:",
+    "file: writes each mail into the data folder's mail/; smtp://user:password@host:587?starttls or smtps:// sends it.",
+)
+DEFAULT_FROM_EMAIL = environment.text(
+    "DOORWARD_EMAIL_FROM", f"no-reply@{_site.hostname}", "The sender of every mail."
+)
+
+# -- static files, language, time ------------------------------------------------------------------
+
+STATIC_URL = "/static/"
+STATIC_ROOT = DATA / "static"
+STORAGES = {
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    "default": {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {"location": str(Path(tempfile.gettempdir()) / "doorward-unused")},
+    },
+}
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English")]
+
+# -- logs ------------------------------------------------------------------------------------------
+
+LOG_FORMAT = environment.text("DOORWARD_LOG", "console", "console for people, json for machines.")
+LOGGING_CONFIG = None
+SILENCED_SYSTEM_CHECKS: list[str] = []

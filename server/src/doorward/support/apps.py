@@ -1,0 +1,10 @@
+"""The support room."""
+
+from django.apps import AppConfig
+
+
+class SupportConfig(AppConfig):
+    """Tickets and help."""
+
+    name = "doorward.support"
+    label = "support"
