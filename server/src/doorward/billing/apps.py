@@ -8,3 +8,10 @@ class BillingConfig(AppConfig):
 
     name = "doorward.billing"
     label = "billing"
+
+    def ready(self) -> None:
+        """Have every new account start with the default plan."""
+        from doorward.accounts import signup
+        from doorward.billing import entitlement
+
+        signup.at_founding(entitlement.start_default)
