@@ -1,0 +1,175 @@
+"""Commands received, running, done: each is carried out at most once and answered truthfully.
+
+A command moves only forward: received → running → one of the terminal states, which is final. The
+answer still owed to the server is part of the same row, so no crash can part the two.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+from collections.abc import Collection
+from typing import Final
+
+from doorward_agent.database import transaction
+
+RECEIVED: Final = "received"
+RUNNING: Final = "running"
+TERMINAL: Final = frozenset({"succeeded", "failed", "rejected", "interrupted", "expired"})
+
+
+class CommandMisplaced(Exception):
+    """The command is unknown, or not in a state from which this step is possible."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One command as it came, with how far it got; times in milliseconds UTC."""
+
+    uid: str
+    seq: int
+    kind: str
+    args: bytes
+    not_after: int | None
+    state: str = RECEIVED
+    code: str = ""
+    detail: str = ""
+    received_at: int = 0
+    started_at: int | None = None
+    ended_at: int | None = None
+    answered: str = ""
+
+
+_COLUMNS: Final = ", ".join(field.name for field in dataclasses.fields(Command))
+
+
+def receive(
+    db: sqlite3.Connection,
+    *,
+    uid: str,
+    seq: int,
+    kind: str,
+    args: bytes,
+    not_after: int | None,
+    now: int,
+    known: Collection[str],
+) -> bool:
+    """Note a command; answer whether it is new. The same one again changes nothing.
+
+    One of a kind this agent does not know is `rejected` at once, one that came too late `expired`:
+    neither is ever begun.
+    """
+    state, code, detail = RECEIVED, "", ""
+    if kind not in known:
+        state, code = "rejected", "unsupported"
+        detail = "This agent does not know this kind of command."
+    elif not_after is not None and now > not_after:
+        state, code, detail = "expired", "expired", "The command came after its last moment."
+    with transaction(db):
+        return bool(
+            db.execute(
+                "INSERT INTO command (uid, seq, kind, args, not_after, state, code, detail,"
+                " received_at, ended_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (uid) DO NOTHING",
+                (uid, seq, kind, args, not_after, state, code, detail, now)
+                + ((now,) if state in TERMINAL else (None,)),
+            ).rowcount
+        )
+
+
+def start(db: sqlite3.Connection, uid: str, *, now: int) -> bool:
+    """Begin a received command; answer False where its last moment has passed (it is `expired`)."""
+    with transaction(db):
+        found = _require(db, uid, RECEIVED)
+        if found.not_after is not None and now > found.not_after:
+            _move(db, uid, "expired", code="expired", detail="Not begun in time.", now=now)
+            return False
+        db.execute(
+            "UPDATE command SET state = ?, started_at = ? WHERE uid = ?", (RUNNING, now, uid)
+        )
+        return True
+
+
+def finish(
+    db: sqlite3.Connection, uid: str, state: str, *, now: int, code: str = "", detail: str = ""
+) -> None:
+    """End a running command in a terminal state, for good."""
+    if state not in TERMINAL:
+        raise CommandMisplaced(f"{state} is no end of a command")
+    with transaction(db):
+        _require(db, uid, RUNNING)
+        _move(db, uid, state, code=code, detail=detail, now=now)
+
+
+def recover(db: sqlite3.Connection, *, now: int, repeatable: Collection[str]) -> list[str]:
+    """Settle what a crash left running, and answer the ids that may simply run again.
+
+    Other kinds end as `interrupted`: nobody knows how far they got.
+    """
+    again = []
+    with transaction(db):
+        for found in _select(db, "state = ?", RUNNING):
+            if found.kind in repeatable:
+                db.execute(
+                    "UPDATE command SET state = ?, started_at = NULL WHERE uid = ?",
+                    (RECEIVED, found.uid),
+                )
+                again.append(found.uid)
+            else:
+                _move(
+                    db,
+                    found.uid,
+                    "interrupted",
+                    code="crash",
+                    detail="The agent ended while this was running.",
+                    now=now,
+                )
+    return again
+
+
+def ready(db: sqlite3.Connection) -> list[Command]:
+    """Answer the commands to carry out, in the server's order."""
+    return _select(db, "state = ?", RECEIVED)
+
+
+def unanswered(db: sqlite3.Connection, limit: int = 100) -> list[Command]:
+    """Answer the commands whose present state the server has not been told, in its order."""
+    return _select(db, "answered <> state", limit=limit)
+
+
+def answered(db: sqlite3.Connection, uid: str, state: str) -> None:
+    """Note that the server knows this state of the command."""
+    with transaction(db):
+        db.execute("UPDATE command SET answered = ? WHERE uid = ?", (state, uid))
+
+
+def forget_before(db: sqlite3.Connection, moment: int) -> int:
+    """Remove commands that ended, and were answered, before this moment; answer how many."""
+    with transaction(db):
+        return db.execute(
+            "DELETE FROM command WHERE ended_at < ? AND answered = state", (moment,)
+        ).rowcount
+
+
+def _require(db: sqlite3.Connection, uid: str, state: str) -> Command:
+    found = _select(db, "uid = ?", uid)
+    if not found or found[0].state != state:
+        raise CommandMisplaced(f"command {uid} is not {state}")
+    return found[0]
+
+
+def _move(
+    db: sqlite3.Connection, uid: str, state: str, *, code: str, detail: str, now: int
+) -> None:
+    db.execute(
+        "UPDATE command SET state = ?, code = ?, detail = ?, ended_at = ? WHERE uid = ?",
+        (state, code, detail[:500], now, uid),
+    )
+
+
+def _select(db: sqlite3.Connection, where: str, *values: str, limit: int = 1000) -> list[Command]:
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM command WHERE {where} ORDER BY seq, rowid LIMIT ?",  # noqa: S608 - our own words only
+        (*values, limit),
+    )
+    return [Command(*row) for row in rows]
