@@ -1,0 +1,83 @@
+"""What differs between operating systems, behind one small interface.
+
+Each system's module offers the same functions: `version`, `machine_type`, `power`,
+`lower_priority`, `quick_paths` and `full_paths`. How each answer is read out of what the system
+says is a pure function of its own, tested against recorded answers. Linux was tried on real
+machines; macOS and Windows are not yet tried on a real machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+MachineType = Literal["desktop", "laptop", "server", "phone", "tablet", "other"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What this computer says about itself: all that a server learns of it."""
+
+    hostname: str
+    os_name: str
+    os_version: str
+    type: MachineType
+
+
+@dataclasses.dataclass(frozen=True)
+class Power:
+    """Where the power comes from; `percent` is None without a battery."""
+
+    on_mains: bool
+    percent: int | None = None
+
+
+def facts() -> Facts:
+    """Answer what this computer is; unknown parts are empty or `other`, never guessed."""
+    host = _host()
+    return Facts(socket.gethostname(), _name(), host.version(), host.machine_type())
+
+
+def power() -> Power:
+    """Answer where the power comes from; no battery reported means mains."""
+    found: Power = _host().power()
+    return found
+
+
+def lower_priority() -> None:
+    """Let everything else on this computer go first, for processor and disk."""
+    _host().lower_priority()
+
+
+def quick_paths(home: Path | None = None) -> list[Path]:
+    """Answer the existing folders where unwanted files usually arrive or start from."""
+    found: list[Path] = _host().quick_paths(home or Path.home())
+    return [path for path in dict.fromkeys(found) if path.exists()]
+
+
+def full_paths() -> list[Path]:
+    """Answer the roots of everything that belongs to this computer."""
+    found: list[Path] = _host().full_paths()
+    return [path for path in found if path.exists()]
+
+
+def _name() -> str:
+    return {"darwin": "macos", "win32": "windows"}.get(sys.platform, sys.platform)
+
+
+def _host() -> ModuleType:
+    if sys.platform == "win32":
+        from doorward_agent.hosts import windows
+
+        return windows
+    if sys.platform == "darwin":
+        from doorward_agent.hosts import macos
+
+        return macos
+    from doorward_agent.hosts import linux
+
+    return linux
