@@ -1,4 +1,4 @@
-"""Every DOORWARD_ variable: its name, default and meaning, in one list that docs/settings.md is tested against."""
+"""Every DOORWARD_ variable in one list; docs/settings.md is tested against it."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def prepare(data: Path) -> None:
         path = folder / name
         if path.exists():
             continue
-        # Linked into place, so that two starters at once agree on one key and none is ever half-written.
+        # Linked into place: two starters at once agree on one key and none is ever half-written.
         fresh = folder / f".{name}.{secrets.token_hex(8)}"
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:

@@ -17,7 +17,9 @@ from doorward.environment import SettingRefused
 
 DATA = Path(
     environment.text(
-        "DOORWARD_DATA", "data", "The folder that holds everything: database, keys, mail, definitions."
+        "DOORWARD_DATA",
+        "data",
+        "The folder that holds everything: database, keys, mail, definitions.",
     )
 ).absolute()
 SECRET_KEY = keys.read(DATA, "secret").hex()
@@ -26,15 +28,32 @@ DEVICE_TOKEN_KEY = keys.read(DATA, "device-token")
 
 # -- the two doors ---------------------------------------------------------------------------------
 
+HOST = environment.text("DOORWARD_HOST", "127.0.0.1", "The address both doors listen on (--host).")
+PORT = environment.number(
+    "DOORWARD_PORT", 8000, "The port for people (--port).", least=1, most=65535
+)
+DEVICE_PORT = environment.number(
+    "DOORWARD_DEVICE_PORT", 8001, "The port for devices (--device-port).", least=1, most=65535
+)
+PORTAL_PROCESSES = environment.number(
+    "DOORWARD_PORTAL_PROCESSES", 1, "Processes behind the people's door.", least=1, most=64
+)
+PORTAL_THREADS = environment.number(
+    "DOORWARD_PORTAL_THREADS", 8, "Pages answered at once by each of them.", least=1, most=64
+)
+GATEWAY_PROCESSES = environment.number(
+    "DOORWARD_GATEWAY_PROCESSES", 1, "Processes behind the devices' door.", least=1, most=64
+)
 SITE_URL = environment.text(
     "DOORWARD_SITE_URL",
-    "http://localhost:8000",
+    f"http://localhost:{PORT}",
     "The address people type. Every link in a mail and the accepted host name derive from it.",
 ).rstrip("/")
 _site = urlsplit(SITE_URL)
 if _site.scheme not in {"http", "https"} or not _site.hostname or "*" in SITE_URL:
     raise SettingRefused(
-        f"DOORWARD_SITE_URL is {SITE_URL!r}; it must be one full address such as https://safe.example.org."
+        f"DOORWARD_SITE_URL is {SITE_URL!r}; "
+        "it must be one full address such as https://safe.example.org."
     )
 if _site.path or _site.query or _site.username:
     raise SettingRefused("DOORWARD_SITE_URL must be an address without a path, query or user name.")
@@ -52,7 +71,7 @@ if not SECURE and not LOOPBACK and not ALLOW_INSECURE_SITE:
     )
 DEVICE_URL = environment.text(
     "DOORWARD_DEVICE_URL",
-    "http://127.0.0.1:8001" if LOOPBACK else SITE_URL,
+    f"http://127.0.0.1:{DEVICE_PORT}" if LOOPBACK else SITE_URL,
     "The address devices call; the command on the add-device page names it.",
 ).rstrip("/")
 ALLOWED_HOSTS = [_site.hostname, *(["localhost", "127.0.0.1", "[::1]"] if LOOPBACK else [])]
@@ -66,7 +85,9 @@ TRUSTED_PROXIES = environment.number(
 
 # -- name and look ---------------------------------------------------------------------------------
 
-PRODUCT_NAME = environment.text("DOORWARD_NAME", "Doorward", "What the product is called on every page.")
+PRODUCT_NAME = environment.text(
+    "DOORWARD_NAME", "Doorward", "What the product is called on every page."
+)
 BRAND_COLOR = environment.text(
     "DOORWARD_BRAND_COLOR", "", "The accent color as #rrggbb; empty for the built-in one."
 )
@@ -86,21 +107,27 @@ DATABASE_URL = environment.text(
 def _database() -> dict[str, Any]:
     if DATABASE_URL:
         try:
-            parsed = dict(dj_database_url.parse(DATABASE_URL, conn_max_age=None, conn_health_checks=True))
+            parsed = dict(
+                dj_database_url.parse(DATABASE_URL, conn_max_age=None, conn_health_checks=True)
+            )
         except ValueError as error:
             raise SettingRefused(f"DOORWARD_DATABASE_URL can't be read: {error}") from None
         if parsed.get("ENGINE") != "django.db.backends.postgresql":
-            raise SettingRefused("DOORWARD_DATABASE_URL must start with postgres:// (or be empty for SQLite).")
+            raise SettingRefused(
+                "DOORWARD_DATABASE_URL must start with postgres:// (or be empty for SQLite)."
+            )
         return parsed
     return {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": DATA / "doorward.sqlite3",
         "CONN_MAX_AGE": None,
         "OPTIONS": {
-            # IMMEDIATE: a transaction that will write takes the lock first, so it can't fail half-way as "locked".
+            # A transaction that will write takes the lock first: it can't fail half-way.
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA mmap_size=134217728",
+            "init_command": (
+                "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA mmap_size=134217728"
+            ),
         },
     }
 
@@ -174,12 +201,11 @@ AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"
 LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "/login/"
-# A test that signs people in needs a hash per person: the suite swaps in a cheap one (server/tests/conftest.py).
 PASSWORD_HASHERS = ["doorward.accounts.passwords.SodiumArgon2Hasher"]
 SESSION_ENGINE = "django.contrib.sessions.backends.db"
 SESSION_COOKIE_AGE = 30 * 24 * 3600
 MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
-# The __Host- prefix needs Secure, which a browser honors on plain http only for some of its names for this machine.
+# The __Host- prefix needs Secure, which not every browser accepts on http://localhost.
 _prefix = "__Host-" if SECURE else ""
 SESSION_COOKIE_NAME = f"{_prefix}dw_session"
 CSRF_COOKIE_NAME = f"{_prefix}dw_csrf"
@@ -190,7 +216,11 @@ SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = LANGUAGE_COOKIE_SAMESITE = "Lax
 CSRF_TRUSTED_ORIGINS = [SITE_URL]
 CSRF_FAILURE_VIEW = "doorward.portal.errors.csrf_failure"
 FREE_SEATS = environment.number(
-    "DOORWARD_DEFAULT_SEATS", 5, "Devices covered by the plan a new account starts with.", least=1, most=1_000_000
+    "DOORWARD_DEFAULT_SEATS",
+    5,
+    "Devices covered by the plan a new account starts with.",
+    least=1,
+    most=1_000_000,
 )
 
 ACCOUNT_ADAPTER = "doorward.accounts.adapter.AccountAdapter"
@@ -217,7 +247,9 @@ SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if SECURE else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if SECURE and TRUSTED_PROXIES else None
+SECURE_PROXY_SSL_HEADER = (
+    ("HTTP_X_FORWARDED_PROTO", "https") if SECURE and TRUSTED_PROXIES else None
+)
 X_FRAME_OPTIONS = "DENY"
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -235,7 +267,8 @@ CONTENT_SECURITY_POLICY = {
 EMAIL_URL = environment.text(
     "DOORWARD_EMAIL_URL",
     "file:",
-    "file: writes each mail into the data folder's mail/; smtp://user:password@host:587?starttls or smtps:// sends it.",
+    "file: writes each mail into the data folder's mail/; "
+    "smtp://user:password@host:587?starttls or smtps:// sends it.",
 )
 DEFAULT_FROM_EMAIL = environment.text(
     "DOORWARD_EMAIL_FROM", f"no-reply@{_site.hostname}", "The sender of every mail."

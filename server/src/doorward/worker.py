@@ -1,4 +1,4 @@
-"""Does what is due: each sweep claims rows of its own domain, so that a killed worker loses and doubles nothing."""
+"""Does what is due: sweeps claim rows, so that a killed worker loses and doubles nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,16 @@ from django.utils import timezone
 
 log = structlog.get_logger(__name__)
 
-ROOMS: Final = ("notices", "accounts", "billing", "devices", "protection", "reports", "support", "audit")
+ROOMS: Final = (
+    "notices",
+    "accounts",
+    "billing",
+    "devices",
+    "protection",
+    "reports",
+    "support",
+    "audit",
+)
 
 
 @dataclass(frozen=True)
@@ -37,12 +46,15 @@ def all_sweeps() -> list[Sweep]:
     for room in ROOMS:
         module = f"doorward.{room}.sweeps"
         if find_spec(module):
-            found.extend(Sweep(f"{room}.{name}", every, run) for name, every, run in import_module(module).SWEEPS)
+            found.extend(
+                Sweep(f"{room}.{name}", every, run)
+                for name, every, run in import_module(module).SWEEPS
+            )
     return found
 
 
 def run_due(sweeps: list[Sweep], last_run: dict[str, datetime], now: datetime) -> int:
-    """Run each sweep whose time has come; one that fails is logged and tried again at its next turn."""
+    """Run each sweep whose time has come; one that fails is logged and has its next turn."""
     done = 0
     for sweep in sweeps:
         before = last_run.get(sweep.name)
@@ -51,7 +63,7 @@ def run_due(sweeps: list[Sweep], last_run: dict[str, datetime], now: datetime) -
         last_run[sweep.name] = now
         try:
             done += sweep.run(now)
-        except Exception:  # noqa: BLE001 - one room's failure must not stop the others' work
+        except Exception:
             log.exception("worker.sweep.failed", sweep=sweep.name)
             close_old_connections()
     return done

@@ -1,0 +1,1 @@
+"""What `doorward serve` and its children do before the first request."""
