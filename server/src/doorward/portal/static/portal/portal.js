@@ -1,0 +1,106 @@
+/* What the pages can do beyond their HTML. Everything here is an addition: each page works without it. */
+
+"use strict";
+
+(() => {
+  const say = (words) => {
+    const place = document.getElementById("toasts");
+    if (!place) return;
+    const template = document.getElementById("toast");
+    const toast = template.content.firstElementChild.cloneNode(true);
+    toast.querySelector("[data-words]").textContent = words;
+    place.append(toast);
+    setTimeout(() => toast.remove(), 6000);
+  };
+
+  // --- Copying, where the browser lets us; the text can always be selected by hand.
+  const copy = async (button) => {
+    const source = document.getElementById(button.dataset.copy);
+    try {
+      await navigator.clipboard.writeText(source.textContent.trim());
+    } catch {
+      const range = document.createRange();
+      range.selectNodeContents(source);
+      const selection = getSelection();
+      selection.removeAllRanges();
+      selection.addRange(range);
+      if (!document.execCommand("copy")) return;
+    }
+    const label = button.querySelector("[data-label]") ?? button;
+    const before = label.textContent;
+    label.textContent = button.dataset.copied;
+    say(button.dataset.copied);
+    setTimeout(() => { label.textContent = before; }, 2000);
+  };
+
+  document.addEventListener("click", (event) => {
+    const target = event.target.closest("[data-copy], [data-dialog], [data-close], [data-reveal]");
+    if (!target) return;
+    if (target.dataset.copy) {
+      copy(target);
+    } else if (target.dataset.dialog) {
+      // The link leads to a page that asks the same question; the dialog only saves the way there.
+      const dialog = document.getElementById(target.dataset.dialog);
+      if (!dialog?.showModal) return;
+      event.preventDefault();
+      dialog.showModal();
+    } else if (target.dataset.close !== undefined) {
+      event.preventDefault();
+      const box = target.closest("dialog, .toast, .note");
+      if (box instanceof HTMLDialogElement) box.close(); else box?.remove();
+    } else if (target.dataset.reveal) {
+      const field = document.getElementById(target.dataset.reveal);
+      const shown = field.type === "text";
+      field.type = shown ? "password" : "text";
+      target.setAttribute("aria-pressed", String(!shown));
+      field.focus();
+    }
+  });
+
+  // --- Ages keep walking between two answers of the server.
+  const units = [["year", 31536000], ["month", 2592000], ["day", 86400], ["hour", 3600], ["minute", 60]];
+  const language = document.documentElement.lang || "en";
+  const relative = new Intl.RelativeTimeFormat(language, { numeric: "always", style: "short" });
+  const walk = () => {
+    for (const time of document.querySelectorAll("time[data-ago]")) {
+      const seconds = (Date.now() - Date.parse(time.dateTime)) / 1000;
+      if (seconds < 60) continue;
+      const [unit, length] = units.find(([, size]) => seconds >= size);
+      const words = relative.format(-Math.floor(seconds / length), unit).replace(/\./g, "");
+      if (time.textContent !== words) time.textContent = words;
+    }
+  };
+  setInterval(walk, 20000);
+
+  // --- The server writes times in the person's zone; tell it which one this browser is in.
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  if (zone && !document.cookie.includes(`zone=${encodeURIComponent(zone)}`)) {
+    const secure = location.protocol === "https:" ? "; Secure" : "";
+    document.cookie = `zone=${encodeURIComponent(zone)}; Path=/; Max-Age=31536000; SameSite=Lax${secure}`;
+  }
+
+  // --- Live parts ask again every few seconds while somebody is looking, and at once on coming back.
+  const tick = () => {
+    if (document.visibilityState === "visible") document.body.dispatchEvent(new Event("look-again"));
+  };
+  setInterval(tick, 3000);
+  document.addEventListener("visibilitychange", tick);
+
+  // --- One choice open at a time, for browsers that do not know <details name>.
+  document.addEventListener("toggle", (event) => {
+    const choice = event.target;
+    if (!(choice instanceof HTMLDetailsElement) || !choice.open || !choice.name) return;
+    for (const other of document.getElementsByName(choice.name)) {
+      if (other !== choice) other.open = false;
+    }
+  }, true);
+
+  const ready = () => {
+    for (const part of document.querySelectorAll("[data-needs-script]")) part.hidden = false;
+    for (const note of document.querySelectorAll(".toast[data-stay]")) {
+      setTimeout(() => note.remove(), 8000);
+    }
+  };
+  ready();
+  document.addEventListener("htmx:afterSwap", ready);
+})();

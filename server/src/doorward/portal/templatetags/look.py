@@ -1,0 +1,171 @@
+"""The words of our own that templates use: icons, doors, states, ages, fields, text from outside."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from django import template
+from django.forms import BoundField, CheckboxInput, PasswordInput
+from django.forms.boundfield import BoundField as _BoundField
+from django.templatetags.static import static
+from django.utils import formats, timezone
+from django.utils.functional import Promise
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from doorward.portal import texts
+
+register = template.Library()
+
+STATUS_ICONS: Final = {
+    "safe": "check",
+    "attention": "attention",
+    "danger": "danger",
+    "unknown": "unknown",
+    "waiting": "waiting",
+}
+
+
+@register.simple_tag
+def icon(name: str) -> SafeString:
+    """Draw one icon of the sprite; it says nothing to a screen reader, so a word must stand beside it."""
+    return format_html(
+        '<svg class="icon" aria-hidden="true" focusable="false"><use href="{}#{}"></use></svg>',
+        static("portal/icons.svg"),
+        name,
+    )
+
+
+@register.simple_tag
+def mark() -> SafeString:
+    """Draw the mark: an arch lit from within."""
+    return format_html(
+        '<svg class="mark" aria-hidden="true" focusable="false"><use href="{}#mark"></use></svg>',
+        static("portal/icons.svg"),
+    )
+
+
+@register.simple_tag
+def door(state: str) -> SafeString:
+    """Draw the door of the house: ``well``, ``ajar``, ``unknown`` or ``open``."""
+    return format_html(
+        '<svg class="door" viewBox="0 0 160 168" aria-hidden="true" focusable="false"><use href="{}#door-{}"></use></svg>',
+        static("portal/icons.svg"),
+        state,
+    )
+
+
+def exact_words(when: datetime) -> str:
+    """Return the moment in the person's zone, with the zone's name: ``22 Nov 2026, 15:44 CET``."""
+    local = timezone.localtime(when)
+    return f"{formats.date_format(local, 'j M Y, H:i')} {local.tzname()}"
+
+
+def age_words(age: timedelta) -> str:
+    """Return an age as people say it: ``just now``, ``4 min ago``, ``3 hours ago``, ``2 days ago``."""
+    seconds = int(age.total_seconds())
+    if seconds < 60:
+        return _("just now")
+    if seconds < 3600:
+        return _("%(count)d min ago") % {"count": seconds // 60}
+    if seconds < 86400:
+        hours = seconds // 3600
+        return ngettext("%(count)d hr ago", "%(count)d hr ago", hours) % {"count": hours}
+    if seconds < 86400 * 30:
+        days = seconds // 86400
+        return ngettext("%(count)d day ago", "%(count)d days ago", days) % {"count": days}
+    months = seconds // (86400 * 30)
+    if months < 12:
+        return ngettext("%(count)d month ago", "%(count)d months ago", months) % {"count": months}
+    years = max(1, seconds // (86400 * 365))
+    return ngettext("%(count)d year ago", "%(count)d years ago", years) % {"count": years}
+
+
+@register.simple_tag
+def ago(when: datetime | None) -> SafeString | str:
+    """Write a moment by its age; the exact moment on hover and to screen readers."""
+    if when is None:
+        return _("never")
+    exact = exact_words(when)
+    return format_html(
+        '<time datetime="{}" title="{}"><span data-ago>{}</span>'
+        '<span class="visually-hidden"> ({})</span></time>',
+        when.isoformat(timespec="seconds"),
+        exact,
+        age_words(timezone.now() - when),
+        exact,
+    )
+
+
+@register.simple_tag
+def exact(when: datetime | None) -> SafeString | str:
+    """Write a moment exactly, in the person's zone."""
+    if when is None:
+        return _("never")
+    return format_html(
+        '<time datetime="{}">{}</time>', when.isoformat(timespec="seconds"), exact_words(when)
+    )
+
+
+@register.simple_tag
+def status(
+    tone: str, word: str | Promise, said: str | Promise = "", when: datetime | None = None
+) -> SafeString:
+    """Show a state by icon, word and age: ``Protected · checked 4 min ago``."""
+    age: SafeString | str = ""
+    if said or when:
+        moment = ago(when) if when else ""
+        age = format_html('<span class="status-age">{} {}</span>', said, moment)
+    return format_html(
+        '<span class="status status-{}"><span class="status-word">{}{}</span>{}</span>',
+        tone,
+        icon(STATUS_ICONS.get(tone, "unknown")),
+        word,
+        age,
+    )
+
+
+@register.simple_tag
+def outside(text: object, most: int = 120) -> SafeString:
+    """Show text that came from outside: inert, isolated in its direction, shortened in the middle."""
+    words = texts.visible(str(text))
+    short = texts.shortened(words, most)
+    if short == words:
+        return format_html("<bdi>{}</bdi>", words)
+    return format_html('<bdi title="{}">{}</bdi>', texts.shortened(words, 1000), short)
+
+
+@register.inclusion_tag("portal/parts/whole.html")
+def whole(text: object) -> dict[str, object]:
+    """Show text that came from outside in full: short text plainly, long text behind a click."""
+    words = texts.visible(str(text))
+    return {"words": words, "long": len(words) > 300, "count": len(words)}
+
+
+@register.inclusion_tag("portal/parts/field.html")
+def field(bound: BoundField, help_below: str = "") -> dict[str, Any]:
+    """Show a field: label above, help below, what is wrong beside it."""
+    if not isinstance(bound, _BoundField):
+        raise template.TemplateSyntaxError("{% field %} wants a field of a form")
+    widget = bound.field.widget
+    return {
+        "field": bound,
+        "password": isinstance(widget, PasswordInput),
+        "check": isinstance(widget, CheckboxInput),
+        "optional": not bound.field.required and not isinstance(widget, CheckboxInput),
+        "help_below": help_below,
+    }
+
+
+@register.simple_tag(takes_context=True)
+def here(context: template.Context, *prefixes: str) -> SafeString:
+    """Write aria-current when this page's address begins with one of the prefixes (``/`` means only itself)."""
+    request = context.get("request")
+    path = request.path if request is not None else ""
+    for prefix in prefixes:
+        if path == prefix or (prefix != "/" and path.startswith(prefix)):
+            return SafeString(' aria-current="page"' if path == prefix else ' aria-current="true"')
+    return SafeString("")
