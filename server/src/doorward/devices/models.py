@@ -1,0 +1,135 @@
+"""Devices, how they are, and the codes by which they join."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+from uuid_utils.compat import uuid7
+
+from doorward.accounts.models import Account, User
+from doorward_protocol.messages import MAX_NAME, MAX_WORD
+
+
+class DeviceType(models.TextChoices):
+    """What kind of computer a device says it is."""
+
+    DESKTOP = "desktop", _("Desktop")
+    LAPTOP = "laptop", _("Laptop")
+    SERVER = "server", _("Server")
+    PHONE = "phone", _("Phone")
+    TABLET = "tablet", _("Tablet")
+    OTHER = "other", _("Other")
+
+
+class Protection(models.TextChoices):
+    """What a device last said about its own protection."""
+
+    UNKNOWN = "", _("Not known yet")
+    PROTECTED = "protected", _("Protected")
+    ATTENTION = "attention", _("Needs attention")
+    OFF = "off", _("Not protected")
+
+
+class Device(models.Model):
+    """A computer or phone of an account. While it is not revoked it holds one seat."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="devices")
+    name = models.CharField(_("name"), max_length=MAX_NAME, blank=True)
+    hostname = models.CharField(max_length=MAX_NAME, blank=True)
+    os_name = models.CharField(max_length=MAX_WORD, blank=True)
+    os_version = models.CharField(max_length=MAX_NAME, blank=True)
+    type = models.CharField(max_length=10, choices=DeviceType.choices, default=DeviceType.OTHER)
+    agent_version = models.CharField(max_length=MAX_WORD, blank=True)
+    capabilities = models.JSONField(default=list, blank=True)
+
+    public_key = models.CharField(max_length=43)
+    thumbprint = models.CharField(max_length=43)
+    # Raising the epoch ends every bearer token of the device.
+    epoch = models.PositiveIntegerField(default=1)
+
+    settings_version = models.PositiveIntegerField(default=0)
+    settings_status = models.CharField(max_length=10, default="applied")
+    settings_errors = models.JSONField(default=list, blank=True)
+    definitions_version = models.PositiveIntegerField(default=0)
+    protection_state = models.CharField(
+        max_length=10, choices=Protection.choices, default=Protection.UNKNOWN, blank=True
+    )
+    protection_reasons = models.JSONField(default=list, blank=True)
+    queue_depth = models.PositiveBigIntegerField(default=0)
+    queue_dropped = models.PositiveBigIntegerField(default=0)
+
+    enrolled_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    cloned_at = models.DateTimeField(null=True, blank=True)
+    # What the gateways read each second to learn of a removal or a change made elsewhere.
+    changed_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(
+                fields=["thumbprint"],
+                condition=Q(revoked_at__isnull=True),
+                name="one_device_per_key",
+            ),
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["account", "revoked_at", "id"], name="devices_of_account"),
+            models.Index(fields=["thumbprint"], name="devices_by_key"),
+        ]
+
+    def __str__(self) -> str:
+        return self.label
+
+    @property
+    def label(self) -> str:
+        """What people call this device: the name they gave it, else its host name."""
+        return self.name or self.hostname or str(self.id)
+
+
+class Presence(models.Model):
+    """When a device was last heard of. The gateway writes it behind, each second, many at once."""
+
+    device = models.OneToOneField(Device, on_delete=models.CASCADE, related_name="presence")
+    last_seen = models.DateTimeField(null=True, db_index=True)
+    boot_id = models.UUIDField(null=True)
+    # A start that was current and is not any more: hearing it again means there are two of them.
+    former_boot_id = models.UUIDField(null=True)
+    seq = models.PositiveBigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.device_id} {self.last_seen}"
+
+
+class EnrollmentCode(models.Model):
+    """A code shown once to a member; whoever types it on a computer adds that computer."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="+")
+    made_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    # The first four characters find the row, so that a try is counted before it is compared.
+    selector = models.CharField(max_length=4, unique=True)
+    # Keyed by a key that is not in the database: a stolen copy of it holds no usable code.
+    secret_mac = models.CharField(max_length=64)
+    tries = models.PositiveSmallIntegerField(default=0)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(db_index=True)
+    used_at = models.DateTimeField(null=True)
+    device = models.ForeignKey(Device, on_delete=models.SET_NULL, null=True, related_name="+")
+
+    def __str__(self) -> str:
+        return f"{self.selector}-…"
+
+
+class EnrollmentThrottle(models.Model):
+    """How many wrong codes came from one address since `since`."""
+
+    address = models.CharField(max_length=45, primary_key=True)
+    failures = models.PositiveIntegerField()
+    since = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.address}: {self.failures}"
