@@ -1,0 +1,87 @@
+"""The cast and the ground of every server test: Alice owns, Bob belongs, Charlie is a stranger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import Client
+from doorward.accounts.models import Account, Membership, Role, User
+
+PASSWORD = "a door that opens for Alice"
+
+
+@pytest.fixture(autouse=True)
+def ground(settings: Any, tmp_path: Path) -> None:
+    """Each test has a data folder of its own, a cheap password hash and unhashed static names."""
+    settings.DATA = tmp_path
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
+
+
+def person(email: str, name: str) -> User:
+    """Store a person whose address is confirmed and whose password is PASSWORD."""
+    from allauth.account.models import EmailAddress
+
+    user = User.objects.create_user(email, PASSWORD, name=name)
+    EmailAddress.objects.create(user=user, email=user.email, verified=True, primary=True)
+    return user
+
+
+def account_for(owner: User) -> Account:
+    """Store an account that this person owns."""
+    account = Account.objects.create(name=owner.name)
+    Membership.objects.create(account=account, user=owner, role=Role.OWNER)
+    return account
+
+
+@pytest.fixture
+def alice(db: None) -> User:
+    return person("alice@example.org", "Alice")
+
+
+@pytest.fixture
+def alices_account(alice: User) -> Account:
+    return account_for(alice)
+
+
+@pytest.fixture
+def bob(alices_account: Account) -> User:
+    """A viewer in Alice's account."""
+    user = person("bob@example.org", "Bob")
+    Membership.objects.create(account=alices_account, user=user, role=Role.VIEWER)
+    return user
+
+
+@pytest.fixture
+def charlie(db: None) -> User:
+    """A stranger, with an account of his own."""
+    user = person("charlie@example.org", "Charlie")
+    account_for(user)
+    return user
+
+
+def signed_in(user: User) -> Client:
+    """Return a browser in which this person is signed in."""
+    client = Client(HTTP_HOST="localhost")
+    client.force_login(user, "allauth.account.auth_backends.AuthenticationBackend")
+    return client
+
+
+@pytest.fixture
+def alices_browser(alice: User, alices_account: Account) -> Client:
+    return signed_in(alice)
+
+
+@pytest.fixture
+def bobs_browser(bob: User) -> Client:
+    return signed_in(bob)
+
+
+@pytest.fixture
+def charlies_browser(charlie: User) -> Client:
+    return signed_in(charlie)

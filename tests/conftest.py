@@ -1,0 +1,177 @@
+"""The real server and the real agent, as processes, for journeys, browsers and drills."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+READY_WITHIN_S = 60.0
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class Server:
+    """A real `doorward serve` on loopback, with its data folder."""
+
+    data: Path
+    port: int
+    device_port: int
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The people's door."""
+        return f"http://localhost:{self.port}"
+
+    @property
+    def device_url(self) -> str:
+        """The devices' door."""
+        return f"http://127.0.0.1:{self.device_port}"
+
+    def start(self) -> None:
+        """Start it and wait until both doors are open."""
+        doors = ["--port", str(self.port), "--device-port", str(self.device_port)]
+        with (self.data / "serve.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "doorward", "serve", "--data", str(self.data), *doors],
+                env={**os.environ, **self.environment},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + READY_WITHIN_S
+        for port in (self.port, self.device_port):
+            while not is_open(f"http://127.0.0.1:{port}/health/ready"):
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    pytest.fail(f"the server did not start:\n{self.log()}")
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop it in good order."""
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            raise
+        finally:
+            self.process = None
+
+    def log(self) -> str:
+        """Return what it printed so far."""
+        return (self.data / "serve.log").read_text(errors="replace")
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the operator's commands on the same data folder."""
+        return subprocess.run(
+            [sys.executable, "-m", "doorward", *words, "--data", str(self.data)],
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def mails(self, to: str) -> list[str]:
+        """Return the text of each mail to this address, oldest first."""
+        texts = []
+        for path in sorted(
+            (self.data / "mail").glob("*.eml"), key=lambda path: path.stat().st_mtime_ns
+        ):
+            message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+            body = message.get_body(("plain",))
+            if to in str(message["To"]) and body is not None:
+                texts.append(f"{message['Subject']}\n\n{body.get_content()}")
+        return texts
+
+    def mailed_code(self, to: str, *, seconds: float = 15) -> str:
+        """Return the newest confirmation code mailed to this address, waiting for it to arrive."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for text in reversed(self.mails(to)):
+                found = re.search(r"^\s*([A-Z0-9]{3,4}-?[A-Z0-9]{3,4})\s*$", text, re.MULTILINE)
+                if found:
+                    return found[1]
+            time.sleep(0.05)
+        pytest.fail(f"no code was mailed to {to} in {seconds} s; mails: {self.mails(to)}")
+
+
+def is_open(address: str) -> bool:
+    """Whether this address answers 200."""
+    try:
+        with urllib.request.urlopen(address, timeout=2) as answer:  # noqa: S310 - our own http address
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def new_server(data: Path, **environment: str) -> Server:
+    """Return a server that was not started yet, with doors of its own."""
+    data.mkdir(parents=True, exist_ok=True)
+    return Server(data, free_port(), free_port(), environment)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One real server for the journeys of this run; each makes its own people."""
+    running = new_server(tmp_path_factory.mktemp("server"))
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Server]:
+    """A real server for one test alone, that it may stop, kill and start again."""
+    running = new_server(tmp_path / "server")
+    running.start()
+    yield running
+    running.stop()
+
+
+def agent(state: Path, *words: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run one command of the real agent on its own state folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "doorward_agent", *words, "--state", str(state)],
+        capture_output=True,
+        text=True,
+        check=check,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where Chromium is; without it the test is skipped aloud, in CI it fails."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found:
+        return found
+    if os.environ.get("CI"):
+        pytest.fail("Chromium is missing, and CI never skips")
+    pytest.skip("Chromium is not installed")

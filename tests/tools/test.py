@@ -1,0 +1,89 @@
+"""`./doorward test`: every suite, the server's on SQLite and again on PostgreSQL.
+
+`--slow` runs the long drills instead. Any other words go to one pytest run as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PROCESSES = str(min(4, os.cpu_count() or 1))
+
+
+def pytest(*words: str) -> list[str]:
+    """Return the command for one pytest run."""
+    return [sys.executable, "-m", "pytest", "-q", "--durations=5", *words]
+
+
+def parallel(*words: str) -> list[str]:
+    """Return the command for a run spread over the cores, a file's tests staying together."""
+    return pytest("-n", PROCESSES, "--dist", "loadfile", *words)
+
+
+def suites(*, slow: bool) -> list[tuple[str, list[str]]]:
+    """Return each run: what to call it and its command."""
+    postgres = [sys.executable, str(ROOT / "server" / "tests" / "postgres.py")]
+    if slow:
+        return [("slow drills", pytest("-m", "slow", "-s", "agent/tests", "server/tests", "tests"))]
+    return [
+        ("protocol and agent", parallel("-m", "not slow", "protocol/tests", "agent/tests")),
+        ("server on SQLite", parallel("-m", "not slow", "server/tests")),
+        ("server on PostgreSQL", [*postgres, *parallel("-m", "not slow", "server/tests")]),
+        ("journeys, browser, docs", pytest("-m", "not slow", "tests")),
+    ]
+
+
+def prepare_browser() -> None:
+    """Have Chromium: by apt when root. Without it browser tests are skipped aloud; CI never skips."""
+    if shutil.which("chromium") or shutil.which("chromium-browser"):
+        return
+    apt = shutil.which("apt-get")
+    if apt and os.geteuid() == 0:
+        say("Chromium is missing; installing it by apt")
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        install = [apt, "install", "-y", "-qq", "--no-install-recommends", "chromium"]
+        for command in ([apt, "update", "-qq"], install):
+            subprocess.run(command, check=False, env=environment, stdout=subprocess.DEVNULL)
+    if shutil.which("chromium"):
+        return
+    if os.environ.get("CI"):
+        say("Chromium can't be had, and CI never skips the browser journeys")
+        sys.exit(1)
+    say("NO CHROMIUM: every browser journey is SKIPPED. On Debian: sudo apt install chromium")
+
+
+def say(sentence: str) -> None:
+    """Tell the person at the terminal, apart from what pytest prints."""
+    sys.stdout.write(f"\n=== {sentence}\n")
+    sys.stdout.flush()
+
+
+def main(words: list[str]) -> int:
+    """Run what was asked for; 0 when everything passed."""
+    slow = words == ["--slow"]
+    if words and not slow:
+        prepare_browser()
+        return subprocess.run(pytest(*words), cwd=ROOT, check=False).returncode
+    prepare_browser()
+    lines = []
+    failed = False
+    for name, command in suites(slow=slow):
+        say(name)
+        began = time.monotonic()
+        status = subprocess.run(command, cwd=ROOT, check=False).returncode
+        failed = failed or status != 0
+        result = "passed" if status == 0 else "FAILED"
+        lines.append(f"{name:<26}{result}  {time.monotonic() - began:.0f} s")
+    say("all suites" if not failed else "all suites, some FAILED")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
