@@ -311,10 +311,15 @@ Enum99: TypeAlias = Annotated[int, Meta(ge=0, le=99)]
 
 
 class Metadata(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """`uid` (a UUIDv7 made on the device) names the event: sent twice, it is stored once."""
+    """`uid` (a UUIDv7 made on the device) names the event: sent twice, it is stored once.
+
+    `sequence` rises with each event of a device, whatever its clock says, so that a restoration is
+    known to follow the quarantine; where it is missing, `time` decides.
+    """
 
     uid: UUID
     version: Word = OCSF_VERSION
+    sequence: Count = 0
 
 
 class ScanInfo(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
