@@ -7,11 +7,14 @@ from typing import Final
 
 from playwright.sync_api import sync_playwright
 
-STATIC: Final = (
-    Path(__file__).resolve().parents[2] / "server/src/doorward/portal/static/portal"
-)
+STATIC: Final = Path(__file__).resolve().parents[2] / "server/src/doorward/portal/static/portal"
 # Apple's touch icon, the manifest's two, and one whose picture stays inside the circle that systems may cut out.
-SIZES: Final = {"icon-180": (180, 0), "icon-192": (192, 0), "icon-512": (512, 0), "icon-maskable": (512, 60)}
+SIZES: Final = {
+    "icon-180": (180, 0),
+    "icon-192": (192, 0),
+    "icon-512": (512, 0),
+    "icon-maskable": (512, 60),
+}
 
 
 def draw() -> None:
