@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
+
 from doorward.accounts.models import Account, Membership, Role, User
 
 PASSWORD = "a door that opens for Alice"

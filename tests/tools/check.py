@@ -1,4 +1,4 @@
-"""`./doorward check`: everything a reader should not have to check by eye. Green at every commit."""
+"""`./doorward check`: what a reader should not have to check by eye. Green at every commit."""
 
 from __future__ import annotations
 

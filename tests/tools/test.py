@@ -40,7 +40,7 @@ def suites(*, slow: bool) -> list[tuple[str, list[str]]]:
 
 
 def prepare_browser() -> None:
-    """Have Chromium: by apt when root. Without it browser tests are skipped aloud; CI never skips."""
+    """Have Chromium, by apt when root; else browser tests are skipped aloud (CI never skips)."""
     if shutil.which("chromium") or shutil.which("chromium-browser"):
         return
     apt = shutil.which("apt-get")
