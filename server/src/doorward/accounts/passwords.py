@@ -14,17 +14,20 @@ import nacl.pwhash.argon2id
 from django.contrib.auth.hashers import BasePasswordHasher, mask_hash
 from django.utils.translation import gettext_noop
 
-# m=47104 KiB, t=1, p=1: the first of OWASP's equivalent choices for argon2id (Password Storage Cheat Sheet).
+# m=47104 KiB, t=1, p=1: the first of OWASP's equivalent choices for argon2id
+# (Password Storage Cheat Sheet).
 MEMORY_KIB: Final = 47104
 TIME_COST: Final = 1
-# More is refused before it is hashed: nobody types it, and hashing it would be free work for an attacker.
+# More is refused before it is hashed: nobody types it, and hashing it would be free work for
+# an attacker.
 MOST_BYTES: Final = 4096
 
 _PHC: Final = re.compile(
     r"\$(?P<variety>argon2id)\$v=(?P<version>\d+)\$m=(?P<m>\d+),t=(?P<t>\d+),p=(?P<p>\d+)"
     r"\$(?P<salt>[A-Za-z0-9+/]+)\$(?P<hash>[A-Za-z0-9+/]+)"
 )
-# Each hash takes 46 MiB and a whole core. More at once than there are cores would only wait, holding memory.
+# Each hash takes 46 MiB and a whole core. More at once than there are cores would only wait,
+# holding memory.
 _slots: Final = BoundedSemaphore(os.cpu_count() or 1)
 
 
@@ -38,7 +41,7 @@ def hash_slot() -> AbstractContextManager[Any]:
 
 
 class SodiumArgon2Hasher(BasePasswordHasher):
-    """Argon2id by libsodium: 1.6 times as fast as argon2-cffi's wheel, and the same string in the database."""
+    """Argon2id by libsodium: faster than argon2-cffi's wheel, the same string in the database."""
 
     algorithm = "argon2"
     library = "nacl.pwhash"
@@ -49,9 +52,9 @@ class SodiumArgon2Hasher(BasePasswordHasher):
         """Return nothing: libsodium draws the salt itself, 16 bytes from the system."""
         return ""
 
-    def encode(self, password: str, salt: str) -> str:  # noqa: ARG002 - Django's interface
+    def encode(self, password: str, salt: str) -> str:
         """Return the hash in the PHC form, behind Django's name for it. Raises PasswordTooLong."""
-        raw = _bytes_of(password)
+        raw = as_bytes(password)
         if len(raw) > MOST_BYTES:
             raise PasswordTooLong(f"a password has at most {MOST_BYTES} bytes")
         with hash_slot():
@@ -62,7 +65,7 @@ class SodiumArgon2Hasher(BasePasswordHasher):
 
     def verify(self, password: str, encoded: str) -> bool:
         """Tell whether this is the password; one that is too long is not, and costs nothing."""
-        raw = _bytes_of(password)
+        raw = as_bytes(password)
         if len(raw) > MOST_BYTES:
             return False
         with hash_slot():
@@ -101,7 +104,7 @@ class SodiumArgon2Hasher(BasePasswordHasher):
             1,
         )
 
-    def safe_summary(self, encoded: str) -> dict[str, Any]:
+    def safe_summary(self, encoded: str) -> dict[Any, Any]:
         """Return what may be shown of a hash."""
         parts = self.decode(encoded)
         return {
@@ -115,6 +118,8 @@ class SodiumArgon2Hasher(BasePasswordHasher):
         """Do nothing: parameters are only raised together with a rehash at the next sign-in."""
 
 
-def _bytes_of(password: str) -> bytes:
-    # Unpaired surrogates can arrive in JSON; they have no UTF-8, and must be a wrong password and not an error.
+def as_bytes(password: str) -> bytes:
+    """Return what is hashed for a password, for any text there is."""
+    # Unpaired surrogates can arrive in JSON; they have no UTF-8, and must be a wrong password
+    # and not an error.
     return password.encode("utf-8", "surrogatepass")

@@ -13,14 +13,17 @@ _at_founding: list[Callable[[Account], object]] = []
 
 
 def at_founding(act: Callable[[Account], object]) -> None:
-    """Have ``act(account)`` run in the transaction that makes an account: how billing adds its subscription unasked."""
+    """Have ``act(account)`` run in the transaction that makes an account.
+
+    So billing adds its subscription without accounts knowing of it.
+    """
     if act not in _at_founding:
         _at_founding.append(act)
 
 
 @transaction.atomic
 def found_account(user: User, *, ip: str = "", agent: str = "") -> Account:
-    """Give the person an account they own, complete with all that upper rooms add; a second call changes nothing."""
+    """Give the person an account they own, complete; a second call changes nothing."""
     held = Membership.objects.select_related("account").filter(user=user, role=Role.OWNER).first()
     if held is not None:
         return held.account

@@ -24,7 +24,7 @@ class EventQuerySet(models.QuerySet["Event"]):
 
 
 class Event(models.Model):
-    """One thing that happened. No foreign keys: it outlives the person and the account it tells of."""
+    """One thing that happened. No foreign keys: it outlives the person and the account."""
 
     at = models.DateTimeField()
     tag = models.CharField(max_length=64)

@@ -1,9 +1,9 @@
 """Remembers what happened, so that nobody can later pretend otherwise.
 
-An event is written in the transaction of the act it tells of, with a digest of its own content. Within a second
-``seal`` gives it a place in one chain: each link is the hash of the link before and of the event. Linking at once
-would make every signing-in wait for every other; linking afterwards costs the acts nothing, and a row changed,
-removed or slipped in after its sealing breaks the chain.
+An event is written in the transaction of the act it tells of, with a digest of its own content.
+Within a second ``seal`` gives it a place in one chain: each link is the hash of the link before and
+of the event. Linking at once would make every signing-in wait for every other; linking afterwards
+costs the acts nothing, and a row changed, removed or slipped in after its sealing breaks the chain.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class HasId(Protocol):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check of the whole chain found; ``fault`` is empty when every event is as it was written."""
+    """What a check of the whole chain found; ``fault`` is empty when nothing was tampered with."""
 
     events: int
     unsealed: int
@@ -62,10 +62,11 @@ def record(
     agent: str = "",
     **detail: Any,
 ) -> Event:
-    """Write down that something happened, in the caller's transaction: it is remembered if and only if it happened.
+    """Write down that something happened, in the caller's transaction: remembered if it happened.
 
-    ``tag`` is dotted (``account.login.failed``), ``detail`` what else a reader needs: plain values, never a secret.
-    Control and direction characters are shown as escapes, so that no name can forge or hide a line.
+    ``tag`` is dotted (``account.login.failed``), ``detail`` what else a reader needs: plain values,
+    never a secret. Control and direction characters are stored as escapes, so that no name can
+    forge or hide a line.
     """
     event = Event(
         at=timezone.now(),
@@ -91,7 +92,8 @@ def record(
 def seal() -> int:
     """Give every event still without a place its place in the chain; returns how many.
 
-    Two sealers at once: the one that comes second meets the taken place, undoes its work and leaves it to its next turn.
+    Two sealers at once: the one that comes second meets the taken place, undoes its work and
+    leaves it to its next turn.
     """
     done = 0
     while True:
@@ -151,7 +153,7 @@ def digest_of(event: Event) -> str:
 
 
 def plain(text: str, most: int) -> str:
-    """Return the text with control, direction and unpaired characters written as escapes, cut to ``most`` characters."""
+    """Return the text in ``most`` characters, control and direction characters as escapes."""
     shown = "".join(_escaped(character) for character in text[:most])
     return shown[:most]
 
@@ -202,10 +204,8 @@ def _seal_batch() -> int:
     )
     if not waiting:
         return 0
-    last = (
-        Event.objects.filter(seq__isnull=False).order_by("-seq").values_list("seq", "chain").first()
-    )
-    seq, link = last if last is not None and last[0] is not None else (0, GENESIS)
+    last = Event.objects.filter(seq__isnull=False).order_by("-seq").first()
+    seq, link = (last.seq or 0, last.chain) if last is not None else (0, GENESIS)
     with connection.cursor() as cursor:
         for place, linked, row in _places(seq, link, waiting):
             _place(cursor, place, linked, row)
@@ -220,7 +220,7 @@ def _places(seq: int, link: str, waiting: list[tuple[int, str]]) -> Iterator[tup
 
 
 def _place(cursor: CursorWrapper, seq: int, link: str, row: int) -> None:
-    # By hand, since the model refuses updates; the database's trigger lets a place be given only once.
+    # By hand, since the model refuses updates; a trigger lets a place be given only once.
     cursor.execute(
         "UPDATE audit_event SET seq = %s, chain = %s WHERE id = %s AND seq IS NULL",
         [seq, link, row],

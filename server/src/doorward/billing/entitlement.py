@@ -13,7 +13,8 @@ from django.utils import timezone
 from doorward.accounts.models import Account
 from doorward.billing.models import Plan, Subscription
 
-# After its last day a subscription goes on covering devices this long: a late payment must not open a door.
+# After its last day a subscription goes on covering devices this long: a late payment must not
+# open a door.
 GRACE: Final = timedelta(days=14)
 DEFAULT_PLAN: Final = "free"
 
@@ -51,7 +52,7 @@ def of(account: Account) -> Entitlement:
 
 @transaction.atomic
 def start_default(account: Account) -> Subscription:
-    """Give a new account the plan everybody starts with; an account that has a subscription keeps it."""
+    """Give a new account the plan everybody starts with; one that has a subscription keeps it."""
     plan, _made = Plan.objects.get_or_create(
         slug=DEFAULT_PLAN, defaults={"name": "Free", "seats": settings.FREE_SEATS}
     )

@@ -9,14 +9,15 @@ from uuid_utils.compat import uuid7
 
 
 class Mail(models.Model):
-    """One mail to one person: a row with a due time and a lease, so that a killed worker loses and doubles nothing."""
+    """One mail to one person; a killed worker loses and doubles nothing by due time and lease."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     account_id = models.UUIDField(null=True, db_index=True)
     kind = models.CharField(max_length=64)
     to = models.EmailField(max_length=254)
     subject = models.CharField(max_length=200)
-    # Text and HTML, sealed: a copy of the database must not hand out codes and links. Emptied once sent or dropped.
+    # Text and HTML, sealed: a copy of the database must not hand out codes and links.
+    # Emptied once sent or dropped.
     body = models.BinaryField(default=b"")
     created_at = models.DateTimeField()
     due_at = models.DateTimeField()

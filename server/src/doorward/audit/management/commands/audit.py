@@ -26,5 +26,6 @@ class Command(BaseCommand):
         if not verdict.intact:
             raise CommandError(f"The record was tampered with: {verdict.fault}.", returncode=1)
         self.stdout.write(
-            f"{verdict.events} events, none changed, removed or slipped in. Last link {verdict.last}."
+            f"{verdict.events} events, none changed, removed or slipped in. "
+            f"Last link {verdict.last}."
         )
