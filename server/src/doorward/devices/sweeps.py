@@ -1,0 +1,13 @@
+"""What is due in this room, for the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from doorward.devices import enrollment
+
+SWEEPS: Final[tuple[tuple[str, float, Callable[[datetime], int]], ...]] = (
+    ("forget-codes", 600.0, enrollment.forget_old),
+)
