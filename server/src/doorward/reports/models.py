@@ -1,8 +1,8 @@
 """What devices reported: scans, detections, and what was done about them afterwards.
 
-These tables grow without end, so every index begins with the account or the device: the newest twenty
-of one account cost the same beside 50,000,000 rows of others. Each row carries its account, so that the
-tables can be split by account over several databases.
+These tables grow without end, so every list has an index that begins with the account or the
+device: the newest twenty of one account cost the same beside 50,000,000 rows of others. Each row
+carries its account, so that the tables can be split by account over several databases.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
+
 from doorward_protocol import messages
 
 
@@ -61,7 +62,7 @@ SETTLED = frozenset(
         Disposition.CORRECTED,
     }
 )
-"""Dispositions after which nothing is left to do. Any other, known or not, leaves the detection open."""
+"""Dispositions after which nothing is left to do. Any other leaves the detection open."""
 
 
 class ScanState(models.IntegerChoices):
@@ -90,13 +91,13 @@ class ScanKind(models.IntegerChoices):
 class Reported(models.Model):
     """What every reported row has.
 
-    `time` is what people see and lists are sorted by: the device's clock where it can be believed, else
-    when the server received it. `device_time` keeps what the device said, in milliseconds.
+    `time` is what people see and lists are sorted by: the device's clock where it can be believed,
+    else when the server received it. `device_time` keeps what the device said, in milliseconds.
     """
 
     id = models.BigAutoField(primary_key=True)
-    # The account is copied from the device, which holds the constraint; checking both would cost every
-    # row twice. (PostgreSQL: 7 us a row without, 10 with one, 13.5 with two foreign keys.)
+    # The account is copied from the device, which holds the constraint; checking both would cost
+    # every row twice. (PostgreSQL: 7 us a row without, 10 with one, 13.5 with two foreign keys.)
     account = models.ForeignKey(
         "accounts.Account",
         on_delete=models.CASCADE,
@@ -117,7 +118,7 @@ class Reported(models.Model):
 
 
 class Scan(Reported):
-    """One run of the engine on a device; its start and its end are merged here, whichever comes first.
+    """One run of the engine on a device, its start and its end merged, whichever comes first.
 
     `uid` is the scan's own id. `time` is when it started.
     """
@@ -129,7 +130,7 @@ class Scan(Reported):
     name = models.CharField(max_length=messages.MAX_NAME, blank=True)
     ended_at = models.DateTimeField(null=True)
     ended_rank = models.JSONField(null=True)
-    """Where the end that counts stands in the device's own order, so that a later one replaces it."""
+    """Where the end that counts stands in the device's order: a later one replaces it."""
     duration_ms = models.BigIntegerField(default=0)
     files = models.BigIntegerField(default=0)
     bytes = models.BigIntegerField(default=0)
@@ -145,7 +146,7 @@ class Scan(Reported):
 
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.UniqueConstraint(fields=["device", "uid"], name="one_row_per_scan"),
+            models.UniqueConstraint(fields=["uid", "device"], name="one_row_per_scan"),
         ]
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["account", "time", "id"], name="scans_of_account"),
@@ -187,15 +188,20 @@ class Detection(Reported):
 
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.UniqueConstraint(fields=["device", "uid"], name="one_row_per_detection"),
+            models.UniqueConstraint(fields=["uid", "device"], name="one_row_per_detection"),
         ]
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["account", "time", "id"], name="detections_of_account"),
             models.Index(fields=["device", "time", "id"], name="detections_of_device"),
-            models.Index(fields=["device", "finding_uid"], name="detections_by_finding"),
+            models.Index(fields=["finding_uid", "device"], name="detections_by_finding"),
             models.Index(
                 fields=["account", "time", "id"],
                 name="detections_open",
+                condition=models.Q(is_open=True),
+            ),
+            models.Index(
+                fields=["device"],
+                name="detections_open_of_device",
                 condition=models.Q(is_open=True),
             ),
         ]
@@ -207,7 +213,8 @@ class Detection(Reported):
 class Remediation(Reported):
     """Something was done, or tried, about an earlier detection: quarantined, restored, deleted.
 
-    It may arrive before the detection it is about; then it waits (`is_waiting`) and takes effect with it.
+    It may arrive before the detection it is about; then it waits (`is_waiting`) and takes effect
+    with it.
     """
 
     finding_uid = models.UUIDField(null=True)
@@ -223,11 +230,11 @@ class Remediation(Reported):
 
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.UniqueConstraint(fields=["device", "uid"], name="one_row_per_remediation"),
+            models.UniqueConstraint(fields=["uid", "device"], name="one_row_per_remediation"),
         ]
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["account", "time", "id"], name="remediations_of_account"),
-            models.Index(fields=["device", "finding_uid"], name="remediations_by_finding"),
+            models.Index(fields=["finding_uid", "device"], name="remediations_by_finding"),
             models.Index(
                 fields=["device"],
                 name="remediations_waiting",
@@ -240,9 +247,10 @@ class Remediation(Reported):
 
 
 class Tally(models.Model):
-    """How many scans and detections an account ever had, and a number that rises with each change.
+    """How many scans and detections an account had, and a number that rises with each change.
 
-    Counting millions of rows for a page would cost more with every row; this row costs the same for ever.
+    Counting millions of rows for a page would cost more with every row; this row costs the same
+    for ever.
     """
 
     account = models.OneToOneField(
