@@ -26,12 +26,12 @@ def of_account(account: Account) -> QuerySet[Device]:
 
 
 def find(account: Account, device_id: UUID) -> Device | None:
-    """Return this device of this account, or nothing: also when it is another account's or removed."""
+    """Return this device, or nothing: also when it is another account's or was removed."""
     return of_account(account).filter(pk=device_id).first()
 
 
 def page(account: Account, *, after: UUID | None = None, size: int = PAGE) -> list[Device]:
-    """Return at most ``size`` + 1 devices after this one: one more than asked for says there are more."""
+    """Return the devices after this one, at most ``size`` + 1: the one too many says there are more."""
     devices = of_account(account)
     if after is not None:
         devices = devices.filter(pk__gt=after)

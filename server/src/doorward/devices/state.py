@@ -1,7 +1,8 @@
 """How a device is, as far as anybody can know: what it last said, and how long ago that was.
 
-"Protected" is a claim with an age. It holds for FRESH after the device was last seen, then it fades to what was true
-when the device was last seen, and after QUIET nobody can know. The help page shows these same numbers.
+"Protected" is a claim with an age. It holds for FRESH after the device was last seen, then it fades
+to what was true when the device was last seen, and after QUIET nobody can know. The help page shows
+these same numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from django.utils.translation import gettext_lazy as _
 from doorward.devices.models import Device, DeviceType, Presence, Protection
 
 FRESH: Final = timedelta(minutes=15)
-"""So long "protected" is said as of now. A device checks in every minute, so this is many calls missed."""
+"""So long "protected" is said as of now. A device calls every minute: this is many calls missed."""
 QUIET: Final = timedelta(hours=24)
 """After this nobody can know how a device is: a laptop sleeps over night, but not over two."""
 SILENT: Final = timedelta(days=7)
