@@ -1,7 +1,8 @@
 """What the agent tells its server, in the protocol's words and not one more.
 
 Each function answers one event, ready for the outbox. File names are cut and cleaned only where
-they could not be sent at all; file contents never appear.
+they could not be sent at all; file contents never appear. `sequence` comes from
+outbox.next_sequence: it rises with each event, whatever the clock does.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def new_uid() -> UUID:
 
 def scan_started(
     *,
+    sequence: int,
     scan_uid: UUID,
     scheduled: bool,
     name: str,
@@ -61,7 +63,7 @@ def scan_started(
 ) -> outbox.Event:
     """Answer the event "a scan began"; `time` in milliseconds UTC."""
     event = messages.ScanActivity(
-        metadata=messages.Metadata(uid=new_uid()),
+        metadata=messages.Metadata(uid=new_uid(), sequence=sequence),
         time=time,
         activity_id=messages.SCAN_STARTED,
         type_uid=messages.type_uid(6007, messages.SCAN_STARTED),
@@ -74,6 +76,7 @@ def scan_started(
 
 def scan_ended(
     *,
+    sequence: int,
     event_uid: UUID,
     scan_uid: UUID,
     scheduled: bool,
@@ -94,7 +97,7 @@ def scan_ended(
     """Answer the summary of a scan that ended, however it ended; times in milliseconds UTC."""
     reasons = _reasons(skipped or {})
     event = messages.ScanActivity(
-        metadata=messages.Metadata(uid=event_uid),
+        metadata=messages.Metadata(uid=event_uid, sequence=sequence),
         time=time,
         activity_id=_ENDS[end],
         type_uid=messages.type_uid(6007, _ENDS[end]),
@@ -121,6 +124,7 @@ def scan_ended(
 
 def finding(
     *,
+    sequence: int,
     finding_uid: UUID,
     time: int,
     disposition: Disposition,
@@ -140,7 +144,7 @@ def finding(
 ) -> outbox.Event:
     """Answer the one event that reports a finding: its id is the finding's, so it is told once."""
     event = messages.DetectionFinding(
-        metadata=messages.Metadata(uid=finding_uid),
+        metadata=messages.Metadata(uid=finding_uid, sequence=sequence),
         time=time,
         finding_info=messages.FindingInfo(
             uid=finding_uid,
@@ -171,6 +175,7 @@ def finding(
 
 def remediation(
     *,
+    sequence: int,
     event_uid: UUID,
     time: int,
     action: Literal["restored", "deleted"],
@@ -183,7 +188,7 @@ def remediation(
     """Answer the event "a quarantined file was restored" or "… was deleted"."""
     activity = {"restored": messages.REMEDIATION_RESTORE, "deleted": messages.REMEDIATION_EVICT}
     event = messages.FileRemediation(
-        metadata=messages.Metadata(uid=event_uid),
+        metadata=messages.Metadata(uid=event_uid, sequence=sequence),
         time=time,
         activity_id=activity[action],
         type_uid=messages.type_uid(7002, activity[action]),

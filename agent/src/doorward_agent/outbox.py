@@ -38,6 +38,14 @@ class Depth:
     dropped: int
 
 
+def next_sequence(db: sqlite3.Connection) -> int:
+    """Answer the number of the next event, higher than any before."""
+    with transaction(db):
+        number = noted_int(db, "sequence") + 1
+        note(db, "sequence", number)
+    return number
+
+
 def put(
     db: sqlite3.Connection,
     events: Iterable[Event],

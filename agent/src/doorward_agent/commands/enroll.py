@@ -1,0 +1,106 @@
+"""`enroll`: this computer joins an account."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import datetime as dt
+import sys
+import time
+from importlib.metadata import version as version_of
+from typing import Final
+
+from doorward_agent import database, identity, link, loop, outbox
+from doorward_agent.commands import CommandRefused, config_of
+from doorward_agent.config import AgentConfig
+from doorward_agent.terminal import say
+from doorward_protocol import messages, signing
+
+# A reply may get lost; the same key and code then give the same device. Seconds between tries.
+_AGAIN_AFTER: Final = (1.0, 2.0, 4.0)
+_CAPABILITIES: Final = ("scan", "quarantine", "zstd")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Enroll with the code that was given; asked again after a lost reply, be the same device."""
+    config = config_of(arguments)
+    code = sys.stdin.readline(200).strip() if arguments.code == "-" else arguments.code.strip()
+    if not code:
+        raise CommandRefused("The code is empty. It looks like ABCD-EFGH-JKLM.")
+    before = identity.load(config.state_dir)
+    server = link.checked_server(arguments.server, insecure_http=arguments.insecure_http)
+    if before is not None and before.state == "enrolled":
+        raise CommandRefused(
+            f"This computer is already enrolled with {before.server}. "
+            "To move it to another account, run `unenroll` first."
+        )
+    if before is not None and before.state == "removed":
+        # What the old account was to be told is no business of the new one, nor is the old key.
+        db = database.open_in(config.state_dir)
+        outbox.clear(db)
+        db.close()
+        identity.forget(config.state_dir)
+    pending = identity.Identity(
+        server=server,
+        state="pending",
+        name=arguments.name,
+        insecure_http=arguments.insecure_http,
+        ca_file=arguments.ca_file,
+    )
+    identity.save(config.state_dir, pending)
+    answer, offset = asyncio.run(_enroll(config, pending, code))
+    identity.save(
+        config.state_dir,
+        dataclasses.replace(
+            pending,
+            state="enrolled",
+            device_id=str(answer.device_id),
+            enrolled_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            clock_offset=round(offset, 3) if abs(offset) >= 1 else 0.0,
+            interval=answer.check_in.interval,
+            wait=min(answer.check_in.wait, messages.MAX_WAIT_SECONDS),
+        ),
+    )
+    say(f"This computer is enrolled with {server} as device {answer.device_id}.")
+    say("Next: let `doorward-agent run` work in the background, best as a service.")
+    return 0
+
+
+async def _enroll(
+    config: AgentConfig, pending: identity.Identity, code: str
+) -> tuple[messages.EnrollAnswer, float]:
+    key = identity.key_or_new(config.state_dir)
+    db = database.open_in(config.state_dir)
+    server = link.Link(
+        pending.server,
+        key,
+        version=version_of("doorward-agent"),
+        insecure_http=pending.insecure_http,
+        ca_file=pending.ca_file,
+        sent=lambda path, _kind, body, compressed: loop.remember_sent(
+            db, path, body, compressed=compressed, now=int(time.time() * 1000)
+        ),
+    )
+    request = messages.EnrollRequest(
+        jwk=signing.jwk_of(key.public_key()),
+        device=loop.device_facts(version_of("doorward-agent")),
+        code=code[:64],
+        name=messages.fitted(pending.name, messages.MAX_NAME),
+        capabilities=_CAPABILITIES,
+    )
+    try:
+        for pause in _AGAIN_AFTER:
+            try:
+                return await server.enroll(request), server.clock_offset
+            except (link.ServerUnreachable, link.ServerBusy) as problem:
+                await asyncio.sleep(max(pause, problem.retry_after or 0.0))
+        try:
+            return await server.enroll(request), server.clock_offset
+        except (link.ServerUnreachable, link.ServerBusy) as problem:
+            raise CommandRefused(
+                f"{problem} Nothing is lost: run the same command again, with the same code."
+            ) from None
+    finally:
+        await server.close()
+        db.close()

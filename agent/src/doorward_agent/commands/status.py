@@ -1,0 +1,135 @@
+"""`status`: how this computer is protected, and what was last sent to the server."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import sqlite3
+import sys
+import time
+from typing import Any
+
+from doorward_agent import database, identity, lock, outbox, policy, protection, schedule
+from doorward_agent.commands import config_of
+from doorward_agent.config import AgentConfig
+from doorward_agent.database import noted, noted_int
+from doorward_agent.terminal import complain, printable, say, since, size
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the state, for people or as JSON; or the last bytes sent."""
+    config = config_of(arguments)
+    db = database.open_in(config.state_dir)
+    try:
+        if arguments.last_payload:
+            return _last_payload(db, arguments.last_payload)
+        found = gather(config, db)
+    finally:
+        db.close()
+    if arguments.json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    else:
+        _print(found)
+    return 0
+
+
+def gather(config: AgentConfig, db: sqlite3.Connection) -> dict[str, Any]:
+    """Answer everything there is to know; times in milliseconds UTC, 0 for never."""
+    who = identity.load(config.state_dir)
+    depth = outbox.depth(db)
+    guard = protection.state(config, db)
+    settings, in_force = policy.current(db)
+    upcoming = schedule.next_moment(
+        policy.plans(in_force),
+        dt.datetime.now(dt.UTC),
+        device=who.device_id if who else "",
+    )
+    return {
+        "state_dir": str(config.state_dir),
+        "enrollment": {
+            "state": who.state if who else "none",
+            "server": who.server if who else "",
+            "device_id": who.device_id if who else "",
+            "name": who.name if who else "",
+            "since": who.enrolled_at if who else "",
+        },
+        "running": lock.is_held(config.state_dir / lock.RUN_FILE),
+        "protection": {"state": guard.state, "reasons": list(guard.reasons)},
+        "definitions_version": protection.definitions_version(config),
+        "settings_version": settings,
+        "entitlement": str(noted(db, "entitlement") or ""),
+        "last_check_in": noted_int(db, "checked_in"),
+        "last_delivery": noted_int(db, "delivered"),
+        "trouble": str(noted(db, "trouble") or ""),
+        "trouble_since": noted_int(db, "trouble_since") if noted(db, "trouble") else 0,
+        "outbox": {
+            "waiting": depth.waiting,
+            "bytes": depth.waiting_bytes,
+            "refused": depth.parked,
+            "dropped": depth.dropped,
+        },
+        "last_quick_scan": noted_int(db, "started.quick"),
+        "last_full_scan": noted_int(db, "started.full"),
+        "next_scan": int(upcoming.timestamp() * 1000) if upcoming else 0,
+    }
+
+
+def _print(found: dict[str, Any]) -> None:
+    now = time.time()
+    who = found["enrollment"]
+    lines = {
+        "none": "not enrolled; scans work, nobody is told",
+        "pending": f"not yet enrolled with {who['server']}: run `enroll` again",
+        "enrolled": f"{who['server']} (device {who['device_id']})",
+        "removed": f"removed from {who['server']}: it protects, but reports nothing",
+    }
+    words = {"protected": "protected", "attention": "needs attention", "off": "not protected"}
+    reasons = ", ".join(found["protection"]["reasons"])
+    say(f"Protection    {words[found['protection']['state']]}{f' ({reasons})' * bool(reasons)}")
+    say(f"Definitions   {found['definitions_version'] or 'none'}")
+    say(f"Account       {lines[who['state']]}")
+    if who["name"]:
+        say(f"Name          {who['name']}")
+    say(f"Agent         {'running' if found['running'] else 'not running: start `run`'}")
+    if who["state"] == "enrolled":
+        say(f"Last check-in {since(found['last_check_in'], now)}")
+        waiting = found["outbox"]
+        say(
+            f"Outbox        {waiting['waiting']} waiting ({size(waiting['bytes'])}), "
+            f"{waiting['refused']} refused, {waiting['dropped']} dropped"
+        )
+        if found["trouble"]:
+            say(f"Trouble       {found['trouble']} (since {since(found['trouble_since'], now)})")
+    say(f"Quick scan    {since(found['last_quick_scan'], now)}")
+    say(f"Full scan     {since(found['last_full_scan'], now)}")
+    if found["next_scan"]:
+        moment = dt.datetime.fromtimestamp(found["next_scan"] / 1000).astimezone()
+        say(f"Next scan     {moment:%A %d %B, %H:%M}")
+
+
+def _last_payload(db: sqlite3.Connection, which: str) -> int:
+    """Print the last bytes sent, exactly; everything said about them goes to standard error."""
+    rows = db.execute(
+        "SELECT substr(name, 8), value FROM note WHERE name LIKE 'sent_at%' ORDER BY value DESC"
+    ).fetchall()
+    chosen = [(path, at) for path, at in rows if which in {"newest", path.strip("/")}]
+    if not chosen:
+        complain("Nothing was sent to the server yet.")
+        return 0
+    path, at = chosen[0]
+    body = noted(db, f"sent{path}")
+    body = body if isinstance(body, bytes) else b""
+    moment = dt.datetime.fromtimestamp(at / 1000, dt.UTC).isoformat(timespec="seconds")
+    complain(f"Sent to {path} at {moment}, {len(body)} bytes of JSON:")
+    if noted_int(db, f"sent_compressed{path}"):
+        complain("(it went over the wire compressed with zstd; shown here unpacked)")
+    if path == "/enroll":
+        complain("(the code is left out here)")
+    if sys.stdout.isatty():
+        # A file name inside could steer a terminal; a pipe gets the bytes as they were.
+        say(printable(body.decode(errors="replace")))
+    else:
+        sys.stdout.buffer.write(body)
+        sys.stdout.buffer.flush()
+    return 0

@@ -1,0 +1,530 @@
+"""The agent at work: check in, deliver, scan when due, sleep.
+
+Four small tasks share one link and one pause. Whatever the server does, or fails to do, the
+scheduled scans go on; whatever ends this process, the outbox keeps what is still to be told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import datetime as dt
+import logging
+import random
+import signal
+import sqlite3
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+from uuid import UUID, uuid4
+
+import msgspec
+
+from doorward_agent import (
+    database,
+    hosts,
+    identity,
+    journal,
+    link,
+    outbox,
+    policy,
+    protection,
+    schedule,
+)
+from doorward_agent.config import AgentConfig
+from doorward_agent.database import note, noted, noted_int, transaction
+from doorward_protocol import messages
+
+log = logging.getLogger("doorward_agent")
+
+# The commands this agent can carry out; the server is told of any other that it is unsupported.
+KNOWN_COMMANDS: Final[frozenset[str]] = frozenset()
+# Room for `{"events":[]}` and for what an HTTP server in between may add to its count.
+_REPORT_BYTES: Final = messages.MAX_REPORT_BYTES - 1024
+
+
+class Stopped(Exception):
+    """Reporting has ended until somebody enrolls this device anew."""
+
+
+@dataclasses.dataclass
+class Pause:
+    """How long to stay silent after a failure: full jitter, doubling, up to a cap; seconds."""
+
+    first: float
+    cap: float
+    failures: int = 0
+
+    def after_failure(self, asked: float | None = None) -> float:
+        """Answer the next pause; where the server asked for one, never a shorter one."""
+        ceiling = min(self.cap, self.first * 2 ** min(self.failures, 20))
+        self.failures += 1
+        if asked is None:
+            return random.uniform(0, ceiling)  # noqa: S311 - spreads load, protects nothing
+        # On top of what was asked: everybody else was asked to come back at that very moment too.
+        spread = min(max(asked, self.first), self.cap)
+        return min(asked + random.uniform(0, spread), max(self.cap, asked))  # noqa: S311
+
+    def after_success(self) -> None:
+        """Begin anew with short pauses."""
+        self.failures = 0
+
+
+class Loop:
+    """One run of the agent, from start to stop."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        db: sqlite3.Connection,
+        *,
+        version: str,
+        scheduled_scans: bool = True,
+        make_link: Callable[..., link.Link] = link.Link,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Prepare the run; nothing happens yet."""
+        self.config = config
+        self.db = db
+        self.version = version
+        self.scheduled_scans = scheduled_scans
+        self.boot_id = uuid4()
+        self.pause = Pause(first=config.pause_first, cap=config.pause_cap)
+        self._make_link = make_link
+        self._clock = clock
+        self._link: link.Link | None = None
+        self._identity: identity.Identity | None = None
+        self._seen = (0, 0)
+        # The clock (monotonic) when the silence after a failure is over, or was never needed.
+        self._quiet_until = 0.0
+        self._started: dict[schedule.Kind, int] = {}
+        self._children: set[asyncio.subprocess.Process] = set()
+
+    # ------------------------------------------------------------------------- start and stop
+
+    async def run(self) -> None:
+        """Work until SIGTERM or Ctrl-C, then end in good order: children first, then the link."""
+        stop = asyncio.Event()
+        _on_signals(stop.set)
+        with transaction(self.db):
+            if noted(self.db, "since") is None:
+                note(self.db, "since", int(self._clock() * 1000))
+        journal.recover(self.db, now=self._now(), repeatable=KNOWN_COMMANDS)
+        tasks = [asyncio.create_task(self._report_for_ever(), name="report")]
+        if self.scheduled_scans:
+            tasks.append(asyncio.create_task(self._scan_for_ever(), name="scan"))
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        log.info("stopping")
+        for task in (stopping, *tasks):
+            task.cancel()
+        await asyncio.gather(stopping, *tasks, return_exceptions=True)
+        await self._end_children()
+        for task in done - {stopping}:
+            task.result()  # it ended by a fault: say so and exit, to be restarted
+
+    # ------------------------------------------------------------------------------ reporting
+
+    async def _report_for_ever(self) -> None:
+        """Talk to the server of the identity on disk, anew whenever that changes."""
+        while True:
+            self._seen = self._stamp()
+            found = self._load_identity()
+            if found is not None and found.state == "enrolled":
+                talk = asyncio.create_task(self._talk(found))
+                try:
+                    while not talk.done() and self._stamp() == self._seen:
+                        await asyncio.wait([talk], timeout=self.config.watch_interval)
+                finally:
+                    talk.cancel()
+                    (problem,) = await asyncio.gather(talk, return_exceptions=True)
+                if isinstance(problem, Exception) and not isinstance(problem, Stopped):
+                    raise problem
+            # Not enrolled, or stopped: only another identity changes anything.
+            while self._stamp() == self._seen:  # noqa: ASYNC110 - another process writes it
+                await asyncio.sleep(self.config.watch_interval)
+
+    def _stamp(self) -> tuple[int, int]:
+        """Answer what changes whenever another process has written the identity."""
+        try:
+            found = (self.config.state_dir / identity.IDENTITY_FILE).stat()
+        except OSError:
+            return (0, 0)
+        return (found.st_mtime_ns, found.st_ino)
+
+    def _load_identity(self) -> identity.Identity | None:
+        try:
+            return identity.load(self.config.state_dir)
+        except identity.IdentityProblem as problem:
+            self._trouble(str(problem))
+            return None
+
+    async def _talk(self, found: identity.Identity) -> None:
+        try:
+            self._link = self._make_link(
+                found.server,
+                identity.key(self.config.state_dir),
+                version=self.version,
+                clock_offset=found.clock_offset,
+                insecure_http=found.insecure_http,
+                ca_file=found.ca_file,
+                sent=self._sent,
+            )
+        except (identity.IdentityProblem, link.ServerUntrusted) as problem:
+            self._trouble(str(problem))
+            raise Stopped from problem
+        self._identity = found
+        log.info("reporting to %s as device %s", found.server, found.device_id)
+        tasks = [
+            asyncio.create_task(self._check_in_for_ever(self._link)),
+            asyncio.create_task(self._deliver_for_ever(self._link)),
+        ]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._link.close()
+
+    async def _check_in_for_ever(self, server: link.Link) -> None:
+        while True:
+            await self._silence()
+            try:
+                pause = await self.check_in(server)
+            except (link.LinkProblem, sqlite3.Error) as problem:
+                self._failed(problem)
+            else:
+                await asyncio.sleep(pause)
+
+    async def check_in(self, server: link.Link) -> float:
+        """Check in once and take in the answer; answer the seconds until the next time."""
+        facts = device_facts(self.version)
+        facts_body = messages.encode(facts)
+        told = noted(self.db, "facts_told")
+        depth = outbox.depth(self.db)
+        version, _ = policy.current(self.db)
+        refused = policy.refused(self.db)
+        with transaction(self.db):
+            # Stored before it is sent: a number is never used twice, whatever happens next.
+            seq = noted_int(self.db, "seq") + 1
+            note(self.db, "seq", seq)
+        state = messages.CheckIn(
+            boot_id=self.boot_id,
+            seq=seq,
+            settings=messages.SettingsState(
+                version=version if refused is None else refused.version,
+                status="applied" if refused is None else "failed",
+                errors=()
+                if refused is None
+                else (messages.SettingsError(pointer=refused.pointer, code="invalid"),),
+            ),
+            definitions=messages.DefinitionsState(
+                version=protection.definitions_version(self.config)
+            ),
+            protection=protection.state(self.config, self.db),
+            queue=messages.QueueState(depth=depth.waiting, dropped=depth.dropped),
+            device=facts if told != facts_body else None,
+        )
+        wait = self._identity.wait if self._identity else 0
+        answer = await server.check_in(state, wait=wait)
+        now = self._now()
+        with transaction(self.db):
+            note(self.db, "facts_told", facts_body)
+            note(self.db, "checked_in", now)
+            note(self.db, "entitlement", answer.entitlement.state)
+            for command in answer.commands:
+                journal.receive(
+                    self.db,
+                    uid=str(command.command_uid),
+                    seq=command.seq,
+                    kind=command.kind,
+                    args=messages.encode(command.args),
+                    not_after=command.not_after,
+                    now=int(now + server.clock_offset * 1000),
+                    known=KNOWN_COMMANDS,
+                )
+        self._worked(server)
+        await self._answer_commands(server)
+        if answer.more:
+            return 0.0
+        # A server that forgot to say when must not be asked a thousand times a second.
+        return max(float(answer.next_check_in), self.config.check_in_least)
+
+    async def _answer_commands(self, server: link.Link) -> None:
+        for command in journal.unanswered(self.db):
+            status = "accepted" if command.state in {"received", "running"} else command.state
+            try:
+                await server.answer_command(
+                    UUID(command.uid),
+                    msgspec.convert(
+                        {
+                            "status": status,
+                            "code": command.code,
+                            "detail": command.detail,
+                            "started_at": command.started_at,
+                            "ended_at": command.ended_at,
+                        },
+                        messages.CommandState,
+                    ),
+                )
+            except link.MessageRefused as problem:
+                # The server no longer wants to know: asking it again and again helps nobody.
+                log.warning("command %s: %s", command.uid, problem)
+            journal.answered(self.db, command.uid, command.state)
+
+    async def _deliver_for_ever(self, server: link.Link) -> None:
+        """Deliver what any process of this agent puts into the outbox, within a moment."""
+        seen = -1
+        while True:
+            await self._silence()
+            version = database.version(self.db)
+            if version != seen:
+                try:
+                    await self.deliver(server)
+                    seen = version
+                except (link.LinkProblem, sqlite3.Error) as problem:
+                    self._failed(problem)
+                    continue
+            await asyncio.sleep(self.config.watch_interval)
+
+    async def deliver(self, server: link.Link) -> int:
+        """Deliver everything that waits; answer how many events the server has stored."""
+        total = await deliver(
+            self.db, server, max_parked=self.config.outbox_parked, clock=self._clock
+        )
+        if total:
+            log.info("delivered %d events", total)
+            self._worked(server)
+        return total
+
+    # ------------------------------------------------------------------------------- scanning
+
+    async def _scan_for_ever(self) -> None:
+        # Let the computer finish starting before a catch-up competes with it.
+        await asyncio.sleep(self.config.scan_settle)
+        while True:
+            for plan in self.due():
+                await self._scan(plan.kind)
+            await asyncio.sleep(self.config.schedule_interval)
+
+    def due(self) -> list[schedule.Plan]:
+        """Answer the scans to run now, as the policy, the clock and the power allow."""
+        found = identity_or_none(self.config)
+        _, in_force = policy.current(self.db)
+        moments: dict[schedule.Kind, dt.datetime] = {}
+        kinds: tuple[schedule.Kind, ...] = ("quick", "full")
+        for kind in kinds:
+            stamp = max(noted_int(self.db, f"started.{kind}"), self._started.get(kind, 0))
+            if stamp:
+                moments[kind] = _moment(stamp)
+        return schedule.due(
+            policy.plans(in_force),
+            moments,
+            dt.datetime.fromtimestamp(self._clock(), dt.UTC),
+            device=found.device_id if found else "",
+            since=_moment(noted_int(self.db, "since")),
+            on_battery=not hosts.power().on_mains,
+        )
+
+    async def _scan(self, kind: schedule.Kind) -> None:
+        """Scan in a process of its own: its memory ends with it, and a crash is only its own."""
+        # Before it starts: a scan that crashes must not begin again at once, and again. In memory
+        # too, since a full disk is no reason to scan without end.
+        self._started[kind] = self._now()
+        with contextlib.suppress(sqlite3.Error), transaction(self.db):
+            note(self.db, f"started.{kind}", self._now())
+        log.info("%s scan begins", kind)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "doorward_agent",
+            "scan",
+            "--scheduled",
+            kind,
+            "--state",
+            str(self.config.state_dir),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        self._children.add(process)
+        try:
+            status = await process.wait()
+        finally:
+            if process.returncode is not None:
+                self._children.discard(process)
+        with contextlib.suppress(sqlite3.Error), transaction(self.db):
+            note(self.db, f"status.{kind}", status)
+        log.log(
+            logging.INFO if status in {0, 1} else logging.ERROR,
+            "%s scan ended: %s",
+            kind,
+            {0: "clean", 1: "something was found"}.get(status, f"it failed ({status})"),
+        )
+
+    async def _end_children(self) -> None:
+        for process in list(self._children):
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            try:
+                async with asyncio.timeout(self.config.stop_seconds):
+                    await process.wait()
+            except TimeoutError:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+
+    # ------------------------------------------------------------------------------- bookkeeping
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
+    async def _silence(self) -> None:
+        """Wait until the pause after a failure is over."""
+        while True:
+            left = self._quiet_until - time.monotonic()
+            if left <= 0:
+                return
+            await asyncio.sleep(left)
+
+    def _failed(self, problem: Exception) -> None:
+        """Note a failure and begin a pause, or stop reporting where only a person can help."""
+        self._trouble(str(problem))
+        if isinstance(problem, link.DeviceRemoved):
+            if self._identity is not None:
+                stamp = dt.datetime.fromtimestamp(self._clock(), dt.UTC).isoformat()
+                removed = dataclasses.replace(self._identity, state="removed", removed_at=stamp)
+                identity.save(self.config.state_dir, removed)
+            raise Stopped from problem
+        if isinstance(problem, link.DeviceCloned | link.ServerUntrusted | link.UpgradeNeeded):
+            # Nothing changes within seconds here; still, it may have been repaired by then.
+            pause = self.pause.after_failure(self.config.pause_cap / 2)
+        else:
+            asked = problem.retry_after if isinstance(problem, link.LinkProblem) else None
+            pause = self.pause.after_failure(asked)
+        self._quiet_until = time.monotonic() + pause
+        log.info("next attempt in %.0f s", pause)
+
+    def _worked(self, server: link.Link) -> None:
+        self.pause.after_success()
+        self._quiet_until = 0.0
+        if noted(self.db, "trouble"):
+            note(self.db, "trouble", None)
+            log.info("the server answers again")
+        if self._identity and abs(server.clock_offset - self._identity.clock_offset) >= 1:
+            self._identity = dataclasses.replace(
+                self._identity, clock_offset=round(server.clock_offset, 3)
+            )
+            identity.save(self.config.state_dir, self._identity)
+            self._seen = self._stamp()  # our own change: no reason to begin anew
+
+    def _trouble(self, words: str) -> None:
+        """Remember what is wrong, once, for `status`."""
+        if noted(self.db, "trouble") != words:
+            log.warning("%s", words)
+            with contextlib.suppress(sqlite3.Error), transaction(self.db):
+                note(self.db, "trouble", words)
+                note(self.db, "trouble_since", self._now())
+
+    def _sent(self, path: str, kind: str, body: bytes, compressed: bool) -> None:
+        remember_sent(self.db, path, body, compressed=compressed, now=self._now())
+
+
+async def deliver(
+    db: sqlite3.Connection,
+    server: link.Link,
+    *,
+    max_parked: int,
+    clock: Callable[[], float] = time.time,
+) -> int:
+    """Deliver everything that waits in the outbox; answer how many events the server has stored.
+
+    What the server will never take is parked, so that one bad event holds nothing up.
+    """
+    total = 0
+    most = messages.MAX_EVENTS
+    while batch := outbox.waiting(db, max_events=most, max_bytes=_REPORT_BYTES):
+        try:
+            answer = await server.report([event.body for event in batch])
+            rejected = answer.rejected
+        except link.MessageRefused as problem:
+            if problem.rejected:
+                answer, rejected = messages.ReportAnswer(), problem.rejected
+            elif len(batch) > 1:
+                # Something in it is refused, and not named: the smaller half tells.
+                most = len(batch) // 2
+                continue
+            else:
+                outbox.park(db, [(batch[0].uid, str(problem))], max_parked=max_parked)
+                most = messages.MAX_EVENTS
+                continue
+        stored = {str(uid) for uid in (*answer.accepted, *answer.duplicate)}
+        refused = [
+            (batch[each.index].uid, each.detail) for each in rejected if each.index < len(batch)
+        ]
+        mine = [event.uid for event in batch if event.uid in stored]
+        if not mine and not refused:
+            raise link.AnswerUnreadable("The server's answer names none of the events it was sent.")
+        with transaction(db):
+            outbox.delivered(db, mine)
+            outbox.park(db, refused, max_parked=max_parked)
+            note(db, "delivered", int(clock() * 1000))
+        for _, reason in refused:
+            log.warning("the server refused an event: %s", reason)
+        total += len(mine)
+        most = messages.MAX_EVENTS
+    return total
+
+
+def remember_sent(
+    db: sqlite3.Connection, path: str, body: bytes, *, compressed: bool, now: int
+) -> None:
+    """Keep the last bytes sent to each path, so that people can see what leaves this computer."""
+    shown = body
+    if path == "/enroll":
+        # A code joins one device once; still, it does not belong on a disk.
+        found = msgspec.json.decode(body)
+        found["code"] = "(not kept)"
+        shown = msgspec.json.encode(found)
+    with contextlib.suppress(sqlite3.Error), transaction(db):
+        note(db, f"sent{path}", shown)
+        note(db, f"sent_at{path}", now)
+        note(db, f"sent_compressed{path}", int(compressed))
+
+
+def device_facts(version: str) -> messages.DeviceFacts:
+    """Answer all that the server learns about this computer."""
+    found = hosts.facts()
+    return messages.DeviceFacts(
+        hostname=messages.fitted(found.hostname, messages.MAX_NAME),
+        os=messages.OperatingSystem(
+            name=messages.fitted(found.os_name, messages.MAX_WORD),
+            version=messages.fitted(found.os_version, messages.MAX_NAME),
+        ),
+        type=found.type,
+        agent_version=messages.fitted(version, messages.MAX_WORD),
+    )
+
+
+def identity_or_none(config: AgentConfig) -> identity.Identity | None:
+    """Answer the identity on disk, None too where it cannot be read: protection needs none."""
+    try:
+        return identity.load(config.state_dir)
+    except identity.IdentityProblem:
+        return None
+
+
+def _moment(milliseconds: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    """Call `stop` on SIGTERM and Ctrl-C, on every system."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))

@@ -1,0 +1,49 @@
+"""Whether this computer is protected now, and what is missing when it is not."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from typing import Final
+
+from doorward_agent import definitions
+from doorward_agent.config import AgentConfig
+from doorward_agent.database import noted_int
+from doorward_protocol import messages
+
+# `scan` ends with 0 (clean) or 1 (something was found) when it did its work.
+_SCAN_FAILED: Final = 2
+
+
+def state(config: AgentConfig, db: sqlite3.Connection) -> messages.ProtectionState:
+    """Answer the state and, as short words, every reason why it is not `protected`."""
+    if not definitions_version(config):
+        return messages.ProtectionState(state="off", reasons=("no-definitions",))
+    reasons = tuple(
+        f"{kind}-scan-failed"
+        for kind in ("quick", "full")
+        # Killed by a signal counts too: such a status is negative.
+        if noted_int(db, f"status.{kind}") not in range(_SCAN_FAILED)
+    )
+    return messages.ProtectionState(state="attention" if reasons else "protected", reasons=reasons)
+
+
+def definitions_version(config: AgentConfig) -> int:
+    """Answer the version of the definitions in use as one number, 0 where none can be read.
+
+    `<date>.<n>` becomes date * 100 + n, so that a newer set has a higher number.
+    """
+    try:
+        found = definitions.current()
+    except definitions.DefinitionsUnusable:
+        return 0
+    return version_number(found.version)
+
+
+def version_number(text: str) -> int:
+    """Answer `20261122.3 <digest>` as 2026112203, and 0 for what is no version."""
+    found = re.match(r"(\d{4})-?(\d{2})-?(\d{2})\.(\d{1,2})(?!\d)", text)
+    if not found:
+        return 0
+    number = int(found[1] + found[2] + found[3] + found[4].zfill(2))
+    return number if number < 2**31 else 0
