@@ -6,11 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connections
 from django.test import Client
 
+from doorward.accounts import signup
 from doorward.accounts.models import Account, Membership, Role, User
 
 PASSWORD = "a door that opens for Alice"
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(
+    django_db_modify_db_settings_parallel_suffix: None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """On SQLite the tests' database is a file: one in memory has no two writers at once.
+
+    Without fsync: a test has nothing to lose by a power cut.
+    """
+    database = connections["default"].settings_dict
+    if connections["default"].vendor == "sqlite":
+        database["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+        database["OPTIONS"]["init_command"] = "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF"
 
 
 @pytest.fixture(autouse=True)
@@ -35,9 +51,7 @@ def person(email: str, name: str) -> User:
 
 def account_for(owner: User) -> Account:
     """Store an account that this person owns."""
-    account = Account.objects.create(name=owner.name)
-    Membership.objects.create(account=account, user=owner, role=Role.OWNER)
-    return account
+    return signup.found_account(owner)
 
 
 @pytest.fixture

@@ -8,3 +8,9 @@ class AccountsConfig(AppConfig):
 
     name = "doorward.accounts"
     label = "accounts"
+
+    def ready(self) -> None:
+        """Watch what allauth tells of."""
+        from doorward.accounts import activity
+
+        activity.watch()

@@ -27,7 +27,7 @@ def found_account(user: User, *, ip: str = "", agent: str = "") -> Account:
     held = Membership.objects.select_related("account").filter(user=user, role=Role.OWNER).first()
     if held is not None:
         return held.account
-    account = Account.objects.create(name="")
+    account = Account.objects.create(name=user.name)
     Membership.objects.create(account=account, user=user, role=Role.OWNER)
     for act in _at_founding:
         act(account)

@@ -29,6 +29,10 @@ GENESIS: Final = "0" * 64
 SEAL_BATCH: Final = 1000
 
 
+class _Overtaken(Exception):
+    """Another sealer has given this event its place."""
+
+
 class HasId(Protocol):
     """Anything whose id is remembered: a person, an account."""
 
@@ -99,7 +103,7 @@ def seal() -> int:
     while True:
         try:
             batch = _seal_batch()
-        except IntegrityError:
+        except (IntegrityError, _Overtaken):
             return done
         done += batch
         if batch < SEAL_BATCH:
@@ -225,3 +229,5 @@ def _place(cursor: CursorWrapper, seq: int, link: str, row: int) -> None:
         "UPDATE audit_event SET seq = %s, chain = %s WHERE id = %s AND seq IS NULL",
         [seq, link, row],
     )
+    if cursor.rowcount != 1:
+        raise _Overtaken

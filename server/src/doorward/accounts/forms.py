@@ -1,0 +1,46 @@
+"""allauth's forms where their words are not ours (ACCOUNT_FORMS)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import allauth.account.forms as allauth_forms
+from django import forms
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.utils.translation import gettext_lazy as _
+
+from doorward.accounts.models import canonical_email
+
+
+class LoginForm(allauth_forms.LoginForm):  # type: ignore[misc]  # allauth ships no types
+    """Signing in: whatever is wrong with address or password, the answer is one and the same."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Plain text, not an email field: "not an address" would be a second kind of answer.
+        self.fields["login"] = forms.CharField(
+            label=_("Email address"),
+            max_length=320,
+            widget=forms.TextInput(
+                attrs={
+                    "type": "email",
+                    "autocomplete": "username webauthn",
+                    "inputmode": "email",
+                    "autocapitalize": "none",
+                    "spellcheck": "false",
+                }
+            ),
+        )
+        self.fields["password"].help_text = ""
+        self.order_fields(["login", "password"])
+
+    def clean_login(self) -> str:
+        """Return the address in its one spelling; stray spaces are no reason to fail."""
+        address = canonical_email("".join(str(self.cleaned_data["login"]).split()))
+        try:
+            validate_email(address)
+        except ValidationError:
+            # An address that can't be one has no account: answered like any other wrong pair.
+            return "nobody@invalid"
+        return address
