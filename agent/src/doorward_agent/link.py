@@ -347,7 +347,7 @@ class Link:
                 ) from None
             reason = str(problem).strip() or type(problem).__name__
             raise ServerUnreachable(
-                f"{self.server} cannot be reached: {messages.fitted(reason, 200)}"
+                f"{self.server} cannot be reached: {messages.fitted(reason.rstrip('.'), 200)}."
             ) from None
 
     def _problem(self, response: httpx2.Response, body: bytes) -> LinkProblem:
