@@ -31,7 +31,7 @@ def find(account: Account, device_id: UUID) -> Device | None:
 
 
 def page(account: Account, *, after: UUID | None = None, size: int = PAGE) -> list[Device]:
-    """Return the devices after this one, at most ``size`` + 1: the one too many says there are more."""
+    """Return the devices after this one; one more than ``size`` says that there are more."""
     devices = of_account(account)
     if after is not None:
         devices = devices.filter(pk__gt=after)

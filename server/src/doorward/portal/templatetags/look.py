@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from django import template
 from django.forms import BoundField, CheckboxInput, PasswordInput
-from django.forms.boundfield import BoundField as _BoundField
 from django.templatetags.static import static
 from django.utils import formats, timezone
 from django.utils.functional import Promise
@@ -16,7 +15,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from doorward.portal import texts
+from doorward.portal import telling, texts
 
 register = template.Library()
 
@@ -148,8 +147,6 @@ def whole(text: object) -> dict[str, object]:
 @register.inclusion_tag("portal/parts/field.html")
 def field(bound: BoundField, help_below: str = "") -> dict[str, Any]:
     """Show a field: label above, help below, what is wrong beside it."""
-    if not isinstance(bound, _BoundField):
-        raise template.TemplateSyntaxError("{% field %} wants a field of a form")
     widget = bound.field.widget
     return {
         "field": bound,
@@ -169,3 +166,33 @@ def here(context: template.Context, *prefixes: str) -> SafeString:
         if path == prefix or (prefix != "/" and path.startswith(prefix)):
             return SafeString(' aria-current="page"' if path == prefix else ' aria-current="true"')
     return SafeString("")
+
+
+@register.filter
+def device_icon(kind: str) -> str:
+    """Return which icon stands for this kind of device."""
+    return telling.ICONS.get(kind, "devices")
+
+
+@register.simple_tag
+def number(value: int) -> str:
+    """Write a number as people do: 48,211."""
+    return telling.number(value)
+
+
+@register.simple_tag
+def duration(milliseconds: int) -> str:
+    """Write a duration as people say it."""
+    return telling.duration(milliseconds)
+
+
+@register.simple_tag
+def action(disposition: int) -> SafeString:
+    """Show what was done about a threat."""
+    tone, word = telling.action(disposition)
+    return status(tone, word)
+
+
+register.filter("scan_headline", telling.scan_headline)
+register.filter("scan_figures", telling.scan_figures)
+register.filter("file_name", telling.file_name)

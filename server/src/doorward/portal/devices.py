@@ -1,0 +1,249 @@
+"""The devices pages: list, one device, add, rename, remove."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import segno
+from django import forms
+from django.conf import settings
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from doorward.accounts.adapter import origin_of
+from doorward.devices import enrollment, queries, removal, seats, state
+from doorward.devices.models import Device
+from doorward.portal import live, texts, visits
+from doorward.portal.visits import Visit
+from doorward.reports import queries as reports
+from doorward_protocol.messages import MAX_NAME
+
+RECENT_SHOWN: Final = 5
+
+
+@require_safe
+@visits.member
+def list_devices(request: HttpRequest, visit: Visit) -> HttpResponse:
+    """Show the account's devices with state and age, a page at a time."""
+    now = timezone.now()
+    after = _uuid(request.GET.get("after", ""))
+    found = queries.page(visit.account, after=after)
+    shown = found[: queries.PAGE]
+    reported = reports.of_devices(visit.account, [device.pk for device in shown])
+    context = {
+        "visit": visit,
+        "devices": [
+            (device, state.of(device, now), reported[device.pk]) for device in shown
+        ],
+        "seats": seats.of(visit.account),
+        "next": shown[-1].pk if len(found) > queries.PAGE else None,
+        "is_first": after is None,
+    }
+    return live.answer(
+        request, "portal/devices/list.html", "portal/devices/list_live.html", context
+    )
+
+
+@require_safe
+@visits.member
+def show(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
+    """Show one device: how it is, what it is, what it reported last."""
+    device = _find(visit, device_id)
+    of_this = reports.ScanFilter(device=device.pk)
+    context = {
+        "visit": visit,
+        "device": device,
+        "state": state.of(device, timezone.now()),
+        "rules": _rules(),
+        "threats": reports.threats(
+            visit.account, reports.ThreatFilter(device=device.pk), limit=RECENT_SHOWN
+        ).rows,
+        "scans": reports.scans(visit.account, of_this, limit=RECENT_SHOWN).rows,
+    }
+    return live.answer(
+        request, "portal/devices/device.html", "portal/devices/device_live.html", context
+    )
+
+
+# -- adding ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Way:
+    """How one system's users run the agent."""
+
+    system: str
+    word: str
+    enroll: str
+    start: str
+
+
+def commands(code: str) -> list[Way]:
+    """Return the exact commands for each system, in the words its shell understands."""
+    server = settings.DEVICE_URL
+    here, windows = "./doorward agent", "py doorward agent"
+    enroll = f"enroll --server {server} --code {code}"
+    return [
+        Way("linux", "Linux", f"{here} {enroll}", f"{here} run"),
+        Way("macos", "macOS", f"{here} {enroll}", f"{here} run"),
+        Way("windows", "Windows", f"{windows} {enroll}", f"{windows} run"),
+    ]
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@visits.member
+def add(request: HttpRequest, visit: Visit) -> HttpResponse:
+    """Say how a device joins; on POST make the code, which this one answer shows and nothing keeps."""
+    visit.must_change()
+    context = {"visit": visit, "seats": seats.of(visit.account)}
+    if request.method != "POST":
+        return render(request, "portal/devices/add.html", context)
+    origin = origin_of(request)
+    code, text = enrollment.new_code(
+        visit.account, visit.user, ip=origin.ip, agent=origin.agent
+    )
+    ways = commands(text)
+    context |= {
+        "code": text,
+        "ways": ways,
+        "qr": SafeString(  # drawn by segno from ASCII of ours; no part of it comes from a person
+            segno.make(ways[0].enroll, error="m", micro=False).svg_inline(
+                omitsize=True, border=2, svgclass=None, lineclass=None, dark="#10303a"
+            )
+        ),
+        "expires_at": code.expires_at,
+        "waiting": _waiting(request, visit, code.pk),
+    }
+    return render(request, "portal/devices/code.html", context)
+
+
+@require_safe
+@visits.member
+def watch_code(request: HttpRequest, visit: Visit, code_id: UUID) -> HttpResponse:
+    """Tell the page that shows a code what became of it: waiting, connected or run out."""
+    if request.headers.get("HX-Request") != "true":
+        return redirect("/devices/add/")
+    return HttpResponse(_waiting(request, visit, code_id))
+
+
+def _waiting(request: HttpRequest, visit: Visit, code_id: UUID) -> SafeString:
+    now = timezone.now()
+    found = queries.code_state(visit.account, code_id, now)
+    if found is None:
+        raise Http404
+    context = {
+        "code_id": code_id,
+        "found": found,
+        "state": state.of(found.device, now) if found.device else None,
+    }
+    return SafeString(live.part(request, "portal/devices/waiting.html", context))
+
+
+# -- changing ----------------------------------------------------------------------------------
+
+
+class NameForm(forms.Form):
+    """A device's name."""
+
+    name = forms.CharField(
+        label=gettext_lazy("Name"),
+        max_length=MAX_NAME,
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+        help_text=gettext_lazy("What everybody in this account calls it."),
+    )
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@visits.member
+def rename(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
+    """Let a member call the device by another name."""
+    visit.must_change()
+    device = _find(visit, device_id)
+    form = NameForm(request.POST or None, initial={"name": texts.visible(device.label)})
+    if request.method == "POST" and form.is_valid():
+        origin = origin_of(request)
+        try:
+            removal.rename(
+                device,
+                form.cleaned_data["name"],
+                actor=visit.user,
+                ip=origin.ip,
+                agent=origin.agent,
+            )
+        except removal.NameRefused:
+            form.add_error(
+                "name", _("Use letters, digits and signs that can be seen, at most 200 of them.")
+            )
+        else:
+            messages.success(
+                request,
+                _("It is called %(name)s now.") % {"name": texts.shortened(device.label, 60)},
+            )
+            return redirect(f"/devices/{device.pk}/")
+    return render(
+        request,
+        "portal/devices/rename.html",
+        {"visit": visit, "device": device, "form": form},
+        status=422 if form.errors else 200,
+    )
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@visits.member
+def remove(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
+    """Say what removing the device costs; on POST do it."""
+    visit.must_change()
+    device = _find(visit, device_id)
+    if request.method != "POST":
+        return render(
+            request, "portal/devices/remove.html", {"visit": visit, "device": device}
+        )
+    origin = origin_of(request)
+    removal.remove(device, actor=visit.user, ip=origin.ip, agent=origin.agent)
+    messages.success(
+        request,
+        _("%(name)s is removed. Its place is free.")
+        % {"name": texts.shortened(texts.visible(device.label), 60)},
+    )
+    return redirect("/devices/")
+
+
+@require_POST
+@visits.member
+def settle_copy(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
+    """Take the warning about a copied identity away."""
+    visit.must_change()
+    device = _find(visit, device_id)
+    origin = origin_of(request)
+    removal.settle_clone(device, actor=visit.user, ip=origin.ip, agent=origin.agent)
+    return redirect(f"/devices/{device.pk}/")
+
+
+def _find(visit: Visit, device_id: UUID) -> Device:
+    device = queries.find(visit.account, device_id)
+    if device is None:
+        raise Http404
+    return device
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        raise Http404 from None
+
+
+def _rules() -> dict[str, int]:
+    return {
+        "fresh": int(state.FRESH.total_seconds() // 60),
+        "quiet": int(state.QUIET.total_seconds() // 3600),
+        "silent": state.SILENT.days,
+    }

@@ -1,0 +1,206 @@
+"""The home page: is everything protected, what needs me, what happened lately."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+from django.views.decorators.http import require_safe
+
+from doorward.billing import entitlement
+from doorward.billing.entitlement import Entitlement
+from doorward.devices import queries, state
+from doorward.devices.models import Device
+from doorward.devices.state import Standing
+from doorward.portal import live, telling, texts, visits
+from doorward.portal.visits import Visit
+from doorward.reports import queries as reports
+from doorward.reports.models import Detection
+
+DEVICES_SHOWN: Final = 20
+NEEDS_SHOWN: Final = 5
+LATELY_SHOWN: Final = 8
+
+
+@dataclass(frozen=True)
+class Need:
+    """One thing that waits for the person, and the one step to take."""
+
+    tone: str
+    headline: str
+    words: str
+    link: str
+    step: str
+    since: datetime | None = None
+
+
+@dataclass(frozen=True)
+class House:
+    """How everything is together: the door to draw, and two sentences."""
+
+    door: str
+    headline: str
+    words: str
+
+
+@require_safe
+@visits.member
+def home(request: HttpRequest, visit: Visit) -> HttpResponse:
+    """Show the three answers; at most twelve queries, however much there is."""
+    now = timezone.now()
+    account = visit.account
+    shown = queries.page(account, size=DEVICES_SHOWN)
+    if len(shown) <= DEVICES_SHOWN:
+        standings = dict(Counter(state.of(device, now).standing for device in shown))
+        waiting = [device for device in shown if state.of(device, now).needs_somebody]
+    else:
+        standings = queries.standings(account, now)
+        waiting = queries.needing_somebody(account, now, most=NEEDS_SHOWN)
+    threats = reports.open_threats(account, limit=NEEDS_SHOWN)
+    covered = entitlement.of(account)
+    needs = _needs(waiting, list(threats), covered, now)
+    context = {
+        "visit": visit,
+        "house": _house(standings, needs),
+        "needs": needs[:NEEDS_SHOWN],
+        "more_needs": max(0, len(needs) - NEEDS_SHOWN),
+        "devices": [(device, state.of(device, now)) for device in shown[:DEVICES_SHOWN]],
+        "total": sum(standings.values()),
+        "lately": [
+            (happening, telling.of_happening(happening))
+            for happening in reports.lately(account, limit=LATELY_SHOWN)
+        ],
+    }
+    return live.answer(request, "portal/home/page.html", "portal/home/live.html", context)
+
+
+def _needs(
+    waiting: list[Device], threats: list[Detection], covered: Entitlement, now: datetime
+) -> list[Need]:
+    needs = [
+        Need(
+            tone="danger",
+            headline=telling.threat_headline(threat),
+            words=_("On %(device)s. %(meaning)s")
+            % {
+                "device": texts.shortened(texts.visible(threat.device.label), 60),
+                "meaning": telling.threat_meaning(threat),
+            },
+            link=f"/reports/threats/{threat.uid}/",
+            step=_("See the threat"),
+            since=threat.time,
+        )
+        for threat in threats
+    ]
+    needs += [device_need(device, now) for device in waiting]
+    if not covered.covers:
+        needs.append(
+            Need(
+                tone="attention",
+                headline=_("Your subscription has ended"),
+                words=_("Devices keep the protection they have, but no more can join."),
+                link="/subscription/",
+                step=_("See your subscription"),
+            )
+        )
+    return needs
+
+
+def device_need(device: Device, now: datetime) -> Need:
+    """Return what a device needs from a person."""
+    how = state.of(device, now)
+    name = {"name": texts.shortened(texts.visible(device.label), 60)}
+    headline, words = {
+        Standing.ATTENTION: (
+            _("%(name)s needs attention") % name,
+            _("It says that a part of its protection does not work."),
+        ),
+        Standing.OFF: (
+            _("%(name)s is not protected") % name,
+            _("Its protection is switched off or can’t start."),
+        ),
+        Standing.COPIED: (
+            _("%(name)s exists twice") % name,
+            _("Two computers use its identity: a disk was copied. One of them must join anew."),
+        ),
+    }.get(
+        how.standing,
+        (
+            _("%(name)s is silent") % name,
+            _("Switch it on and let it connect, or remove it if it is no longer in use."),
+        ),
+    )
+    return Need(
+        tone=how.tone,
+        headline=headline,
+        words=words,
+        link=f"/devices/{device.pk}/",
+        step=_("Open the device"),
+        since=how.last_seen,
+    )
+
+
+def _house(standings: dict[Standing, int], needs: list[Need]) -> House:
+    total = sum(standings.values())
+    safe = standings.get(Standing.PROTECTED, 0)
+    away = standings.get(Standing.AWAY, 0)
+    unknown = standings.get(Standing.UNKNOWN, 0) + standings.get(Standing.WAITING, 0)
+    if not total and not needs:
+        return House(
+            "open",
+            _("Let’s protect your first device"),
+            _("One command on the computer you want to look after. It takes two minutes."),
+        )
+    words = _words(total, safe, away, unknown)
+    if needs:
+        headline = ngettext("One thing needs you", "%(count)d things need you", len(needs)) % {
+            "count": len(needs)
+        }
+        return House("ajar", headline, words)
+    if safe == total:
+        return House("well", _("Everything is protected"), words)
+    if unknown:
+        return House("unknown", _("Nothing needs you, as far as we can know"), words)
+    return House("well" if safe else "unknown", _("Nothing needs you"), words)
+
+
+def _words(total: int, safe: int, away: int, unknown: int) -> str:
+    if safe == total:
+        return ngettext(
+            "Your device was checked within the last %(minutes)d minutes.",
+            "All %(total)d devices were checked within the last %(minutes)d minutes.",
+            total,
+        ) % {"total": total, "minutes": state.FRESH.total_seconds() // 60}
+    parts = [
+        ngettext(
+            "%(safe)d of %(total)d device is protected now.",
+            "%(safe)d of %(total)d devices are protected now.",
+            total,
+        )
+        % {"safe": safe, "total": total}
+    ]
+    if away:
+        parts.append(
+            ngettext(
+                "%(count)d is away: it was protected when we last heard from it.",
+                "%(count)d are away: they were protected when we last heard from them.",
+                away,
+            )
+            % {"count": away}
+        )
+    if unknown:
+        parts.append(
+            ngettext(
+                "Of %(count)d we don’t know.",
+                "Of %(count)d we don’t know.",
+                unknown,
+            )
+            % {"count": unknown}
+        )
+    return " ".join(parts)

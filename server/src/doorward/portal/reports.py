@@ -1,0 +1,255 @@
+"""The reports pages: scans and threats, filtered by links that can be kept, and one of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from django.core.exceptions import BadRequest
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
+from django.utils import timezone
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.http import require_safe
+
+from doorward.accounts.models import Account
+from doorward.devices import queries as devices
+from doorward.portal import live, telling, texts, visits
+from doorward.portal.visits import Visit
+from doorward.reports import queries
+from doorward.reports.models import Detection, Disposition, Scan, ScanState
+
+DEVICE_LINKS: Final = 8
+"""So many devices are offered as links; whoever has more filters from the device's own page."""
+SPANS: Final[dict[str, tuple[str | Promise, timedelta]]] = {
+    "day": (_("24 hours"), timedelta(days=1)),
+    "week": (_("7 days"), timedelta(days=7)),
+    "month": (_("30 days"), timedelta(days=30)),
+}
+ACTIONS: Final[dict[str, tuple[str | Promise, frozenset[int]]]] = {
+    "open": (_("Still there"), frozenset()),
+    "away": (_("Put away"), frozenset(map(int, telling.PUT_AWAY))),
+    "deleted": (_("Deleted"), frozenset(map(int, telling.DELETED))),
+    "back": (_("Put back"), frozenset({int(Disposition.RESTORED)})),
+}
+RESULTS: Final[dict[str, str | Promise]] = {
+    "threats": _("With threats"),
+    "clean": _("Nothing found"),
+    "running": _("Running"),
+    "failed": _("Not finished"),
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One value of a filter, as the link that sets it."""
+
+    words: str | Promise
+    link: str
+    is_chosen: bool
+
+
+@dataclass(frozen=True)
+class Filter:
+    """One thing a list can be narrowed by."""
+
+    name: str | Promise
+    choices: list[Choice]
+
+
+@require_safe
+@visits.member
+def scans(request: HttpRequest, visit: Visit) -> HttpResponse:
+    """List the account's scans, newest first."""
+    result = _one_of(request.GET, "result", RESULTS)
+    wanted = queries.ScanFilter(
+        device=_device(request.GET),
+        with_detections={"threats": True, "clean": False}.get(result),
+        states=frozenset(
+            {
+                "running": {int(ScanState.RUNNING)},
+                "clean": {int(ScanState.COMPLETED)},
+                "failed": {
+                    int(ScanState.FAILED),
+                    int(ScanState.CANCELLED),
+                    int(ScanState.TOO_LONG),
+                },
+            }.get(result, set())
+        ),
+        since=_since(request.GET),
+    )
+    try:
+        page = queries.scans(visit.account, wanted, cursor=request.GET.get("at", ""))
+    except queries.InvalidCursor:
+        raise BadRequest("cursor") from None
+    context = {
+        "visit": visit,
+        "tab": "scans",
+        "filters": [
+            _device_filter(request.GET, visit.account),
+            _filter(request.GET, _("Result"), "result", RESULTS),
+            _span_filter(request.GET),
+        ],
+        "is_filtered": _is_filtered(request.GET),
+        "scans": page.rows,
+        "older": _link(request.GET, at=page.older) if page.older else "",
+        "newer": _link(request.GET, at=page.newer) if page.newer else "",
+    }
+    return live.answer(
+        request, "portal/reports/scans.html", "portal/reports/scans_live.html", context
+    )
+
+
+@require_safe
+@visits.member
+def threats(request: HttpRequest, visit: Visit) -> HttpResponse:
+    """List the account's threats, newest first."""
+    action = _one_of(request.GET, "action", ACTIONS)
+    text = request.GET.get("text", "").strip().replace("\x00", "")[:200]
+    wanted = queries.ThreatFilter(
+        device=_device(request.GET),
+        dispositions=ACTIONS[action][1] if action else frozenset(),
+        is_open=True if action == "open" else None,
+        text=text,
+        since=_since(request.GET),
+    )
+    try:
+        page = queries.threats(visit.account, wanted, cursor=request.GET.get("at", ""))
+    except queries.InvalidCursor:
+        raise BadRequest("cursor") from None
+    context = {
+        "visit": visit,
+        "tab": "threats",
+        "filters": [
+            _device_filter(request.GET, visit.account),
+            _filter(
+                request.GET,
+                _("Action taken"),
+                "action",
+                {key: words for key, (words, _kinds) in ACTIONS.items()},
+            ),
+            _span_filter(request.GET),
+        ],
+        "is_filtered": _is_filtered(request.GET),
+        "threats": page.rows,
+        "older": _link(request.GET, at=page.older) if page.older else "",
+        "newer": _link(request.GET, at=page.newer) if page.newer else "",
+    }
+    return live.answer(
+        request, "portal/reports/threats.html", "portal/reports/threats_live.html", context
+    )
+
+
+@require_safe
+@visits.member
+def scan(request: HttpRequest, visit: Visit, uid: UUID) -> HttpResponse:
+    """Show one scan: what it looked at, what it found, what it left out."""
+    try:
+        found = queries.scan(visit.account, uid)
+    except Scan.DoesNotExist:
+        raise Http404 from None
+    context = {
+        "visit": visit,
+        "scan": found,
+        "headline": telling.scan_headline(found),
+        "threats": queries.threats(
+            visit.account, queries.ThreatFilter(scan=found), limit=50
+        ).rows,
+    }
+    return live.answer(
+        request, "portal/reports/scan.html", "portal/reports/scan_live.html", context
+    )
+
+
+@require_safe
+@visits.member
+def threat(request: HttpRequest, visit: Visit, uid: UUID) -> HttpResponse:
+    """Show one threat: file, device, rule, when, what was done, and how to go on."""
+    try:
+        detail = queries.threat_detail(visit.account, uid)
+    except Detection.DoesNotExist:
+        raise Http404 from None
+    context = {
+        "visit": visit,
+        "threat": detail.threat,
+        "remediations": detail.remediations,
+        "scan": detail.scan,
+        "headline": telling.threat_headline(detail.threat),
+        "meaning": telling.threat_meaning(detail.threat),
+        "can_restore": detail.threat.disposition in telling.PUT_AWAY,
+    }
+    return live.answer(
+        request, "portal/reports/threat.html", "portal/reports/threat_live.html", context
+    )
+
+
+# -- filters -------------------------------------------------------------------------------------
+
+
+def _one_of(asked: QueryDict, key: str, known: dict[str, object] | dict[str, str | Promise]) -> str:
+    value = asked.get(key, "")
+    if value and value not in known:
+        raise BadRequest(key)
+    return value
+
+
+def _device(asked: QueryDict) -> UUID | None:
+    text = asked.get("device", "")
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        raise BadRequest("device") from None
+
+
+def _since(asked: QueryDict):
+    span = _one_of(asked, "time", SPANS)
+    if not span:
+        return None
+    # To the minute, so that the live part's question stays the same between two looks.
+    return timezone.now().replace(second=0, microsecond=0) - SPANS[span][1]
+
+
+def _is_filtered(asked: QueryDict) -> bool:
+    return any(asked.get(key) for key in ("device", "result", "action", "time", "text"))
+
+
+def _link(asked: QueryDict, **changes: str) -> str:
+    query = asked.copy()
+    query.pop("at", None)
+    for key, value in changes.items():
+        query[key] = value
+        if not value:
+            del query[key]
+    return f"?{query.urlencode()}"
+
+
+def _filter(
+    asked: QueryDict, name: str | Promise, key: str, values: dict[str, str | Promise]
+) -> Filter:
+    chosen = asked.get(key, "")
+    choices = [Choice(_("All"), _link(asked, **{key: ""}), not chosen)]
+    choices += [
+        Choice(words, _link(asked, **{key: value}), value == chosen)
+        for value, words in values.items()
+    ]
+    return Filter(name, choices)
+
+
+def _span_filter(asked: QueryDict) -> Filter:
+    return _filter(asked, _("Time"), "time", {key: words for key, (words, _span) in SPANS.items()})
+
+
+def _device_filter(asked: QueryDict, account: Account) -> Filter:
+    offered = devices.page(account, size=DEVICE_LINKS)[:DEVICE_LINKS]
+    chosen = _device(asked)
+    if chosen is not None and all(device.pk != chosen for device in offered):
+        other = devices.find(account, chosen)
+        offered = [*offered, other] if other is not None else offered
+    names: dict[str, str | Promise] = {
+        str(device.pk): texts.shortened(texts.visible(device.label), 32) for device in offered
+    }
+    if chosen is not None and str(chosen) not in names:
+        names[str(chosen)] = _("A removed device")
+    return _filter(asked, _("Device"), "device", names)

@@ -1,0 +1,201 @@
+"""What happened, as a kind neighbor would tell it: what, what it means, what to do."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from django.utils.formats import number_format
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from doorward.devices.models import Device
+from doorward.portal import texts
+from doorward.reports import queries
+from doorward.reports.models import Detection, Disposition, Remediation, Scan, ScanState
+
+_LAST_PART: Final = re.compile(r"[^\\/]+(?=[\\/]*$)")
+ICONS: Final = {"laptop": "laptop", "desktop": "desktop", "server": "server", "phone": "phone", "tablet": "phone"}  # fmt: skip
+
+PUT_AWAY: Final = frozenset({Disposition.QUARANTINED, Disposition.ISOLATED})
+PUT_BACK: Final = frozenset({Disposition.RESTORED})
+DELETED: Final = frozenset({Disposition.DELETED})
+LET_BE: Final = frozenset({Disposition.ALLOWED, Disposition.APPROVED, Disposition.EXONERATED})
+
+ACTIONS: Final[dict[int, tuple[str, Promise]]] = {
+    Disposition.QUARANTINED: ("safe", gettext_lazy("Put away")),
+    Disposition.ISOLATED: ("safe", gettext_lazy("Put away")),
+    Disposition.DELETED: ("safe", gettext_lazy("Deleted")),
+    Disposition.BLOCKED: ("safe", gettext_lazy("Kept from running")),
+    Disposition.DROPPED: ("safe", gettext_lazy("Kept from running")),
+    Disposition.CORRECTED: ("safe", gettext_lazy("Cleaned")),
+    Disposition.RESTORED: ("unknown", gettext_lazy("Put back")),
+    Disposition.ALLOWED: ("unknown", gettext_lazy("Allowed")),
+    Disposition.APPROVED: ("unknown", gettext_lazy("Allowed")),
+    Disposition.EXONERATED: ("unknown", gettext_lazy("Allowed")),
+    Disposition.UNCORRECTED: ("danger", gettext_lazy("Still there")),
+    Disposition.DETECTED: ("danger", gettext_lazy("Still there")),
+    Disposition.NO_ACTION: ("danger", gettext_lazy("Still there")),
+}
+
+
+@dataclass(frozen=True)
+class Story:
+    """One happening as a line of a list."""
+
+    icon: str
+    tone: str
+    headline: str
+    more: str
+    link: str
+
+
+def device_icon(device: Device) -> str:
+    """Return which icon stands for this kind of device."""
+    return ICONS.get(device.type, "devices")
+
+
+def file_name(path: str) -> str:
+    """Return the last part of a path of any system, fit to be shown."""
+    found = _LAST_PART.search(path)
+    return texts.shortened(texts.visible(found[0] if found else path), 80)
+
+
+def action(disposition: int) -> tuple[str, str | Promise]:
+    """Return how what was done looks (its tone) and what it is called."""
+    return ACTIONS.get(disposition, ("attention", _("Look at it")))
+
+
+def threat_headline(threat: Detection) -> str:
+    """Return one sentence: what happened to the file, and what that means."""
+    name = {"name": file_name(threat.path)}
+    kind = threat.disposition
+    if kind in PUT_AWAY:
+        return _("We put %(name)s away. It can’t run.") % name
+    if kind in DELETED:
+        return _("We deleted %(name)s.") % name
+    if kind in {Disposition.BLOCKED, Disposition.DROPPED}:
+        return _("We kept %(name)s from running.") % name
+    if kind in PUT_BACK:
+        return _("%(name)s was put back to its place.") % name
+    if kind in LET_BE:
+        return _("%(name)s was allowed to stay.") % name
+    if kind == Disposition.CORRECTED:
+        return _("We cleaned %(name)s.") % name
+    return _("%(name)s is still there.") % name
+
+
+def threat_meaning(threat: Detection) -> str:
+    """Return what the state of a threat means for the person, and what to do."""
+    kind = threat.disposition
+    if kind in PUT_AWAY:
+        return _(
+            "The file is in the device’s quarantine, where nothing can open it. Nothing is left to do."
+        )
+    if kind in DELETED:
+        return _("The file is gone from the device. Nothing is left to do.")
+    if kind in PUT_BACK:
+        return _("Somebody took it out of quarantine. If that was not you, scan the device again.")
+    if kind in LET_BE:
+        return _("Somebody decided that this file may stay.")
+    if kind in {Disposition.BLOCKED, Disposition.DROPPED, Disposition.CORRECTED}:
+        return _("Nothing is left to do.")
+    if kind == Disposition.UNCORRECTED:
+        return _(
+            "We tried to put it away and could not. Don’t open it; delete it on the device, or scan again"
+            " with more rights."
+        )
+    return _("We found it and left it where it is. Don’t open it; delete it on the device.")
+
+
+def of_threat(threat: Detection) -> Story:
+    """Return a threat as a line of a list."""
+    tone, _word = action(threat.disposition)
+    return Story(
+        icon="away" if tone == "safe" else "attention" if tone != "danger" else "danger",
+        tone=tone,
+        headline=threat_headline(threat),
+        more=texts.shortened(texts.visible(threat.title or threat.rule_name or threat.rule), 80),
+        link=f"/reports/threats/{threat.uid}/",
+    )
+
+
+def of_scan(scan: Scan) -> Story:
+    """Return a scan as a line of a list."""
+    return Story(
+        icon="scan",
+        tone="attention" if scan.state == ScanState.FAILED else "unknown",
+        headline=scan_headline(scan),
+        more=scan_figures(scan),
+        link=f"/reports/scans/{scan.uid}/",
+    )
+
+
+def scan_headline(scan: Scan) -> str:
+    """Return one sentence: how the scan went."""
+    if scan.state == ScanState.RUNNING:
+        if queries.is_unfinished(scan):
+            return _("A scan never told its end")
+        return _("A scan is running")
+    if scan.state == ScanState.FAILED:
+        return _("A scan failed")
+    if scan.state in {ScanState.CANCELLED, ScanState.TOO_LONG, ScanState.PAUSED}:
+        return _("A scan was stopped before its end")
+    if scan.detections:
+        return ngettext(
+            "A scan found %(count)s threat", "A scan found %(count)s threats", scan.detections
+        ) % {"count": number(scan.detections)}
+    return _("A scan found nothing")
+
+
+def scan_figures(scan: Scan) -> str:
+    """Return what a scan looked at and how long it took, in a few words."""
+    parts = [
+        ngettext("%(count)s file", "%(count)s files", scan.files) % {"count": number(scan.files)}
+    ]
+    if scan.duration_ms:
+        parts.append(duration(scan.duration_ms))
+    return " · ".join(parts)
+
+
+def of_remediation(remediation: Remediation) -> Story:
+    """Return something done about a threat as a line of a list."""
+    tone, _word = action(remediation.disposition)
+    told = Detection(path=remediation.path or "?", disposition=remediation.disposition)
+    return Story(
+        icon="away",
+        tone=tone,
+        headline=threat_headline(told),
+        more=texts.shortened(texts.visible(remediation.message), 80),
+        link="/reports/threats/",
+    )
+
+
+def of_happening(happening: queries.Happening) -> Story:
+    """Return whatever happened as a line of a list."""
+    if happening.threat is not None:
+        return of_threat(happening.threat)
+    if happening.remediation is not None:
+        return of_remediation(happening.remediation)
+    if happening.scan is None:
+        raise ValueError("something happened, but nothing is told")
+    return of_scan(happening.scan)
+
+
+def number(value: int) -> str:
+    """Return a number as people write it: 48,211."""
+    return str(number_format(value, force_grouping=True))
+
+
+def duration(milliseconds: int) -> str:
+    """Return a duration as people say it: ``0.4 s``, ``12 s``, ``2 min 11 s``, ``3 h 5 min``."""
+    if milliseconds < 1000:
+        return _("under 1 s")
+    seconds = milliseconds // 1000
+    if seconds < 60:
+        return _("%(s)d s") % {"s": seconds}
+    if seconds < 3600:
+        return _("%(m)d min %(s)d s") % {"m": seconds // 60, "s": seconds % 60}
+    return _("%(h)d h %(m)d min") % {"h": seconds // 3600, "m": seconds % 3600 // 60}
