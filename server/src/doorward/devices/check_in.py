@@ -1,0 +1,89 @@
+"""What a device's regular call changes, and what it is told: state in, answer out, no database."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+from uuid import UUID
+
+import msgspec
+
+from doorward_protocol.messages import CheckIn, CheckInAnswer, CheckInRhythm, Command, Entitled
+
+INTERVAL_SECONDS: Final = 60
+"""How often a device calls; a page shows it as quiet only after several of these."""
+RHYTHM: Final = CheckInRhythm(interval=INTERVAL_SECONDS, wait=50)
+
+
+class DeviceState(msgspec.Struct, kw_only=True, eq=False):
+    """One device as a gateway keeps it in memory between two calls.
+
+    `said` is its last call whose facts are stored or wait to be; `answer_tail` and `answer_headers`
+    are the part of the answer that stays the same until something changes.
+    """
+
+    device_id: UUID
+    account_id: UUID
+    presence_id: int
+    epoch: int
+    revoked: bool = False
+    cloned: bool = False
+    boot_id: UUID | None = None
+    former_boot_id: UUID | None = None
+    seq: int = 0
+    said: CheckIn | None = None
+    entitlement: Entitled = Entitled(state="expired")
+    entitlement_read_at: float = 0.0
+    settings_version: int = 0
+    definitions_version: int = 0
+    commands: tuple[Command, ...] = ()
+    answer_tail: bytes = b""
+    answer_headers: tuple[tuple[bytes, bytes], ...] = ()
+    waits_for_saving: bool = False
+
+
+Heard = Literal["first", "again", "fork"]
+
+
+def hear(state: DeviceState, call: CheckIn) -> Heard:
+    """Take the call into the device's state, unless it shows that there are two of this device.
+
+    "first" is a call not heard before, "again" one whose answer was lost, and "fork" one that the
+    device whose calls we have heard cannot have made: a disk was copied, and the copy uses the same
+    key. A fork changes nothing.
+    """
+    if call.boot_id == state.boot_id:
+        if call.seq > state.seq:
+            state.seq = call.seq
+            return "first"
+        # The same start, and not ahead: sent again, or overtaken on its way by a later one.
+        return "again"
+    if call.boot_id == state.former_boot_id or (
+        state.boot_id is not None and call.seq <= state.seq
+    ):
+        return "fork"
+    state.former_boot_id, state.boot_id, state.seq = state.boot_id, call.boot_id, call.seq
+    return "first"
+
+
+def same_facts(said: CheckIn | None, call: CheckIn) -> bool:
+    """Whether the call tells nothing that has to be stored, but that the device is there."""
+    return (
+        said is not None
+        and call.device is None
+        and call.protection == said.protection
+        and call.settings == said.settings
+        and call.definitions == said.definitions
+        and call.queue == said.queue
+    )
+
+
+def answer(state: DeviceState, server_time: int) -> CheckInAnswer:
+    """What the device is told; `server_time` in milliseconds since 1970."""
+    return CheckInAnswer(
+        server_time=server_time,
+        next_check_in=INTERVAL_SECONDS,
+        settings_version=state.settings_version,
+        definitions_version=state.definitions_version,
+        entitlement=state.entitlement,
+        commands=state.commands,
+    )
