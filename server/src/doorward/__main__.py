@@ -21,6 +21,8 @@ HELP = """usage: doorward COMMAND [--data DIR] [--host ADDRESS] [--port N] [--de
   serve      portal, gateway and worker together, until Ctrl-C
   portal     only the people's door          gateway    only the devices' door
   worker     only the deferred work          demo       a throw-away server with a real agent
+  doctor     what is well and what is not    backup     everything into one file
+  restore    everything back from it
 {others}
 Each command has --help. Settings come from DOORWARD_ variables: docs/settings.md.
 """
@@ -58,6 +60,11 @@ def _run(command: str, rest: list[str]) -> int:
     if command in {"", "-h", "--help", "help"}:
         _print_help()
         return 0 if command else 2
+    tool = _tools().get(command)
+    if tool is not None:
+        if not {"-h", "--help"} & set(rest):
+            _prepare_keys()
+        return tool(rest)
     if command in starters:
         if rest:
             asked = rest[0] in {"-h", "--help"}
@@ -95,6 +102,28 @@ def _starters() -> dict[str, Callable[[], int]]:
         "gateway": door(doors.gateway),
         "worker": door(doors.worker),
         "demo": demo,
+    }
+
+
+def _tools() -> dict[str, Callable[[list[str]], int]]:
+    from doorward.starters import backup, doctor
+
+    def with_django(run: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
+        def start(words: list[str]) -> int:
+            import django
+
+            from doorward.starters import logs
+
+            logs.configure("console")
+            django.setup()
+            return run(words)
+
+        return start
+
+    return {
+        "doctor": with_django(doctor.main),
+        "backup": with_django(backup.main_backup),
+        "restore": with_django(backup.main_restore),
     }
 
 

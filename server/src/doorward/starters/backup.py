@@ -1,0 +1,225 @@
+"""`doorward backup FILE` and `restore FILE`: one file with everything, checked before use."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tarfile
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+FORMAT: Final = 1
+MANIFEST: Final = "manifest.json"
+DATABASE: Final = {"sqlite": "doorward.sqlite3", "postgresql": "doorward.pgdump"}
+# Folders of the data folder that can't be made again.
+FOLDERS: Final = ("keys", "definitions")
+
+
+class BackupRefused(Exception):
+    """The backup can't be made or must not be restored; the text says why and what to do."""
+
+
+def main_backup(words: list[str]) -> int:
+    """Write the backup; 0 when the file is complete and on disk."""
+    parser = argparse.ArgumentParser(
+        prog="doorward backup",
+        description="Writes database, keys and definitions into one file, while the server runs.",
+    )
+    parser.add_argument("file", type=Path, help="the file to write; it must not exist yet")
+    return _say(lambda: make(parser.parse_args(words).file))
+
+
+def main_restore(words: list[str]) -> int:
+    """Restore into an empty data folder; 0 when everything is back."""
+    parser = argparse.ArgumentParser(
+        prog="doorward restore",
+        description="Restores a backup into an empty data folder (--data DIR) and its database. "
+        "Everybody signs in again; devices go on without being enrolled again.",
+    )
+    parser.add_argument("file", type=Path, help="a file made by `doorward backup`")
+    return _say(lambda: restore(parser.parse_args(words).file))
+
+
+def _say(act: Any) -> int:
+    try:
+        sys.stdout.write(f"{act()}\n")
+    except (BackupRefused, OSError) as refusal:
+        sys.stderr.write(f"doorward: {refusal}\n")
+        return 1
+    return 0
+
+
+def make(target: Path) -> str:
+    """Write a consistent copy of everything to ``target``, readable by this user alone.
+
+    Raises BackupRefused when the file exists or the database can't be copied.
+    """
+    from django.conf import settings
+    from django.db import connection
+
+    if target.exists():
+        raise BackupRefused(f"{target} exists already; name a new file.")
+    with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".doorward-") as folder:
+        staging = Path(folder)
+        name = DATABASE[connection.vendor]
+        if connection.vendor == "sqlite":
+            _copy_sqlite(Path(settings.DATABASES["default"]["NAME"]), staging / name)
+        else:
+            _dump_postgresql(staging / name)
+        files = {name: staging / name}
+        for part in FOLDERS:
+            root = settings.DATA / part
+            found = sorted(path for path in root.rglob("*") if path.is_file())
+            files.update({f"{part}/{path.relative_to(root)}": path for path in found})
+        manifest = {
+            "format": FORMAT,
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "database": connection.vendor,
+            "sha256": {name: _sha256(path) for name, path in files.items()},
+        }
+        packed = staging / "packed"
+        with os.fdopen(os.open(packed, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            with tarfile.open(fileobj=out, mode="w:gz", compresslevel=5) as archive:
+                _add_bytes(archive, MANIFEST, json.dumps(manifest, indent=1).encode())
+                for name, path in files.items():
+                    archive.add(path, name, recursive=False)
+            out.flush()
+            os.fsync(out.fileno())
+        os.link(packed, target)
+    size = target.stat().st_size / 1e6
+    return f"wrote {target} ({size:.1f} MB). It holds the keys: keep it as safe as the server."
+
+
+def restore(source: Path) -> str:
+    """Bring everything back from ``source`` into an empty data folder, or change nothing.
+
+    Raises BackupRefused for a damaged file, another database kind or a folder in use.
+    """
+    from django.conf import settings
+    from django.db import connection
+
+    data: Path = settings.DATA
+    if (data / "doorward.sqlite3").exists() or _has_tables():
+        raise BackupRefused(
+            f"{data} or its database is in use. Restore into an empty one: --data NEW-FOLDER."
+        )
+    with tempfile.TemporaryDirectory(dir=data, prefix=".restore-") as folder:
+        staging = Path(folder)
+        manifest = _unpack(source, staging)
+        if manifest["database"] != connection.vendor:
+            raise BackupRefused(
+                f"the backup is of {manifest['database']}, the settings name {connection.vendor}."
+            )
+        name = DATABASE[connection.vendor]
+        if connection.vendor == "postgresql":
+            _load_postgresql(staging / name)
+        for part in FOLDERS:
+            if (staging / part).is_dir():
+                shutil.rmtree(data / part, ignore_errors=True)
+                (staging / part).rename(data / part)
+        if connection.vendor == "sqlite":
+            # Last: its presence says that the folder is in use.
+            (staging / name).rename(data / name)
+    _end_sessions()
+    return (
+        f"restored the state of {manifest['made']} into {data}. Everybody signs in again; "
+        "devices go on by themselves. Sign-ins, tokens and devices that were revoked after that "
+        "moment are back: look at Devices and at the access tokens."
+    )
+
+
+def _copy_sqlite(source: Path, target: Path) -> None:
+    if not source.exists():
+        raise BackupRefused(f"there is no database at {source}. Is --data right?")
+    with (
+        contextlib.closing(sqlite3.connect(source, timeout=30)) as origin,
+        contextlib.closing(sqlite3.connect(target)) as copy,
+    ):
+        origin.backup(copy)
+        answer = copy.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if answer != "ok":
+        raise BackupRefused(f"the database is damaged ({answer}); the backup was not written.")
+
+
+def _postgresql(tool: str, *words: str) -> None:
+    from django.db import connection
+
+    program = shutil.which(tool)
+    if program is None:
+        raise BackupRefused(
+            f"{tool} is needed for PostgreSQL. On Debian: apt install postgresql-client"
+        )
+    parameters = connection.get_connection_params()
+    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD"}
+    environment = {**os.environ, "PGDATABASE": str(parameters["dbname"])}
+    environment |= {names[key]: str(value) for key, value in parameters.items() if key in names}
+    done = subprocess.run(  # noqa: S603 - the tool found on PATH, with our own words
+        [program, *words], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise BackupRefused(f"{tool} failed: {done.stderr.strip()[-400:]}")
+
+
+def _dump_postgresql(target: Path) -> None:
+    _postgresql("pg_dump", "--format=custom", "--no-owner", "--file", str(target))
+
+
+def _load_postgresql(source: Path) -> None:
+    from django.db import connection
+
+    words = ("--no-owner", "--exit-on-error", "--single-transaction")
+    database = str(connection.get_connection_params()["dbname"])
+    _postgresql("pg_restore", *words, "--dbname", database, str(source))
+
+
+def _has_tables() -> bool:
+    from django.db import connection
+
+    return connection.vendor == "postgresql" and bool(connection.introspection.table_names())
+
+
+def _end_sessions() -> None:
+    """A session that was ended after the backup was made must not come back to life."""
+    from django.contrib.sessions.models import Session
+
+    Session.objects.all().delete()
+
+
+def _unpack(source: Path, staging: Path) -> dict[str, Any]:
+    try:
+        with tarfile.open(source, "r:gz") as archive:
+            archive.extractall(staging, filter="data")
+        manifest: dict[str, Any] = json.loads((staging / MANIFEST).read_bytes())
+    except (tarfile.TarError, EOFError, ValueError, FileNotFoundError, OSError) as error:
+        raise BackupRefused(f"{source} is not a whole backup: {error}") from None
+    if manifest.get("format") != FORMAT:
+        raise BackupRefused(
+            f"{source} has format {manifest.get('format')}; this version reads {FORMAT}."
+        )
+    for name, digest in manifest["sha256"].items():
+        path = staging / name
+        if not path.is_file() or _sha256(path) != digest:
+            raise BackupRefused(f"{source} is damaged: {name} is not what was backed up.")
+    return manifest
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _add_bytes(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    entry.mode = 0o600
+    archive.addfile(entry, io.BytesIO(content))
