@@ -52,7 +52,7 @@ _SCHEMA: Final = (
     -- Begun and not yet finished: what a killed process leaves for the next one to complete.
     CREATE TABLE intent (
         uid TEXT PRIMARY KEY,
-        kind TEXT NOT NULL CHECK (kind IN ('finding', 'scan')),
+        kind TEXT NOT NULL CHECK (kind IN ('finding', 'scan', 'remediation')),
         key TEXT NOT NULL,
         owner TEXT NOT NULL,
         body BLOB NOT NULL,

@@ -39,7 +39,7 @@ COMPRESS_FROM_BYTES: Final = 1024
 LONGEST_PAUSE: Final = 900.0
 
 _T = TypeVar("_T")
-_Sent = Callable[[str, str, bytes, bool], None]
+_Sent = Callable[[str, bytes, bool], None]
 
 
 class LinkProblem(Exception):
@@ -167,7 +167,8 @@ class Link:
         sent: _Sent | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Make the link; nothing is sent yet. `sent` is told path, type, body and compression.
+        """Make the link; nothing is sent yet. `sent` is told path, body and whether it is
+        compressed.
 
         Raises ServerUntrusted for an address that proves nothing, or a CA file that cannot be read.
         """
@@ -310,7 +311,7 @@ class Link:
         if wire:
             headers = {**headers, "Content-Type": "application/json"}
             if self._sent is not None:
-                self._sent(path, "application/json", plain, wire is not plain)
+                self._sent(path, plain, wire is not plain)
         request = self._client.build_request(
             method,
             PREFIX + path,

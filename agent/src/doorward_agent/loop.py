@@ -24,6 +24,7 @@ import msgspec
 
 from doorward_agent import (
     database,
+    delivery,
     hosts,
     identity,
     journal,
@@ -32,6 +33,8 @@ from doorward_agent import (
     policy,
     protection,
     schedule,
+    treatment,
+    vault,
 )
 from doorward_agent.config import AgentConfig
 from doorward_agent.database import note, noted, noted_int, transaction
@@ -41,8 +44,6 @@ log = logging.getLogger("doorward_agent")
 
 # The commands this agent can carry out; the server is told of any other that it is unsupported.
 KNOWN_COMMANDS: Final[frozenset[str]] = frozenset()
-# Room for `{"events":[]}` and for what an HTTP server in between may add to its count.
-_REPORT_BYTES: Final = messages.MAX_REPORT_BYTES - 1024
 
 
 class Stopped(Exception):
@@ -113,6 +114,7 @@ class Loop:
                 note(self.db, "since", int(self._clock() * 1000))
         journal.recover(self.db, now=self._now(), repeatable=KNOWN_COMMANDS)
         tasks = [asyncio.create_task(self._report_for_ever(), name="report")]
+        tasks.append(asyncio.create_task(self._complete_for_ever(), name="complete"))
         if self.scheduled_scans:
             tasks.append(asyncio.create_task(self._scan_for_ever(), name="scan"))
         stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -292,7 +294,7 @@ class Loop:
 
     async def deliver(self, server: link.Link) -> int:
         """Deliver everything that waits; answer how many events the server has stored."""
-        total = await deliver(
+        total = await delivery.all_waiting(
             self.db, server, max_parked=self.config.outbox_parked, clock=self._clock
         )
         if total:
@@ -376,6 +378,21 @@ class Loop:
                     process.kill()
                 await process.wait()
 
+    async def _complete_for_ever(self) -> None:
+        while True:
+            self._complete()
+            await asyncio.sleep(self.config.schedule_interval)
+
+    def _complete(self) -> None:
+        """Finish what was interrupted; a fault in quarantine must not end all protection."""
+        try:
+            count = treatment.complete(self.config, self.db)
+        except (vault.VaultDamaged, OSError, sqlite3.Error, ValueError, KeyError) as problem:
+            log.error("what was interrupted cannot be completed: %s", problem)
+        else:
+            if count:
+                log.info("completed %d interrupted acts", count)
+
     # ------------------------------------------------------------------------------- bookkeeping
 
     def _now(self) -> int:
@@ -394,9 +411,7 @@ class Loop:
         self._trouble(str(problem))
         if isinstance(problem, link.DeviceRemoved):
             if self._identity is not None:
-                stamp = dt.datetime.fromtimestamp(self._clock(), dt.UTC).isoformat()
-                removed = dataclasses.replace(self._identity, state="removed", removed_at=stamp)
-                identity.save(self.config.state_dir, removed)
+                delivery.mark_removed(self.config, self._identity)
             raise Stopped from problem
         if isinstance(problem, link.DeviceCloned | link.ServerUntrusted | link.UpgradeNeeded):
             # Nothing changes within seconds here; still, it may have been repaired by then.
@@ -428,70 +443,8 @@ class Loop:
                 note(self.db, "trouble", words)
                 note(self.db, "trouble_since", self._now())
 
-    def _sent(self, path: str, kind: str, body: bytes, compressed: bool) -> None:
-        remember_sent(self.db, path, body, compressed=compressed, now=self._now())
-
-
-async def deliver(
-    db: sqlite3.Connection,
-    server: link.Link,
-    *,
-    max_parked: int,
-    clock: Callable[[], float] = time.time,
-) -> int:
-    """Deliver everything that waits in the outbox; answer how many events the server has stored.
-
-    What the server will never take is parked, so that one bad event holds nothing up.
-    """
-    total = 0
-    most = messages.MAX_EVENTS
-    while batch := outbox.waiting(db, max_events=most, max_bytes=_REPORT_BYTES):
-        try:
-            answer = await server.report([event.body for event in batch])
-            rejected = answer.rejected
-        except link.MessageRefused as problem:
-            if problem.rejected:
-                answer, rejected = messages.ReportAnswer(), problem.rejected
-            elif len(batch) > 1:
-                # Something in it is refused, and not named: the smaller half tells.
-                most = len(batch) // 2
-                continue
-            else:
-                outbox.park(db, [(batch[0].uid, str(problem))], max_parked=max_parked)
-                most = messages.MAX_EVENTS
-                continue
-        stored = {str(uid) for uid in (*answer.accepted, *answer.duplicate)}
-        refused = [
-            (batch[each.index].uid, each.detail) for each in rejected if each.index < len(batch)
-        ]
-        mine = [event.uid for event in batch if event.uid in stored]
-        if not mine and not refused:
-            raise link.AnswerUnreadable("The server's answer names none of the events it was sent.")
-        with transaction(db):
-            outbox.delivered(db, mine)
-            outbox.park(db, refused, max_parked=max_parked)
-            note(db, "delivered", int(clock() * 1000))
-        for _, reason in refused:
-            log.warning("the server refused an event: %s", reason)
-        total += len(mine)
-        most = messages.MAX_EVENTS
-    return total
-
-
-def remember_sent(
-    db: sqlite3.Connection, path: str, body: bytes, *, compressed: bool, now: int
-) -> None:
-    """Keep the last bytes sent to each path, so that people can see what leaves this computer."""
-    shown = body
-    if path == "/enroll":
-        # A code joins one device once; still, it does not belong on a disk.
-        found = msgspec.json.decode(body)
-        found["code"] = "(not kept)"
-        shown = msgspec.json.encode(found)
-    with contextlib.suppress(sqlite3.Error), transaction(db):
-        note(db, f"sent{path}", shown)
-        note(db, f"sent_at{path}", now)
-        note(db, f"sent_compressed{path}", int(compressed))
+    def _sent(self, path: str, body: bytes, compressed: bool) -> None:
+        delivery.remember_sent(self.db, path, body, compressed=compressed, now=self._now())
 
 
 def device_facts(version: str) -> messages.DeviceFacts:

@@ -145,10 +145,19 @@ def intend(
     return str(row[0])
 
 
+def claim(db: sqlite3.Connection, uid: str, *, before: str, owner: str) -> bool:
+    """Take over what an ended process had begun; answer whether nobody else was faster."""
+    with transaction(db):
+        changed = db.execute(
+            "UPDATE intent SET owner = ? WHERE uid = ? AND owner = ?", (owner, uid, before)
+        )
+        return bool(changed.rowcount)
+
+
 def fulfill(
     db: sqlite3.Connection,
     uid: str,
-    events: Iterable[Event],
+    events: Sequence[Event],
     *,
     max_bytes: int,
     max_events: int,
@@ -158,7 +167,7 @@ def fulfill(
     An intent that somebody else has fulfilled already stores nothing.
     """
     with transaction(db):
-        if db.execute("DELETE FROM intent WHERE uid = ?", (uid,)).rowcount:
+        if db.execute("DELETE FROM intent WHERE uid = ?", (uid,)).rowcount and events:
             put(db, events, max_bytes=max_bytes, max_events=max_events)
 
 

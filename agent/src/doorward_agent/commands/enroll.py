@@ -11,7 +11,7 @@ import time
 from importlib.metadata import version as version_of
 from typing import Final
 
-from doorward_agent import database, identity, link, loop, outbox
+from doorward_agent import database, delivery, identity, link, loop, outbox
 from doorward_agent.commands import CommandRefused, config_of
 from doorward_agent.config import AgentConfig
 from doorward_agent.terminal import say
@@ -78,7 +78,7 @@ async def _enroll(
         version=version_of("doorward-agent"),
         insecure_http=pending.insecure_http,
         ca_file=pending.ca_file,
-        sent=lambda path, _kind, body, compressed: loop.remember_sent(
+        sent=lambda path, body, compressed: delivery.remember_sent(
             db, path, body, compressed=compressed, now=int(time.time() * 1000)
         ),
     )
