@@ -17,3 +17,8 @@ urlpatterns = [
 for _prefix, _module in (("api/v1/", "doorward.api.urls"), ("", "doorward.portal.urls")):
     if find_spec(_module):
         urlpatterns.append(path(_prefix, include(_module)))
+
+handler400 = "doorward.portal.errors.bad_request"
+handler403 = "doorward.portal.errors.forbidden"
+handler404 = "doorward.portal.errors.not_found"
+handler500 = "doorward.portal.errors.server_error"

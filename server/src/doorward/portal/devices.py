@@ -40,9 +40,7 @@ def list_devices(request: HttpRequest, visit: Visit) -> HttpResponse:
     reported = reports.of_devices(visit.account, [device.pk for device in shown])
     context = {
         "visit": visit,
-        "devices": [
-            (device, state.of(device, now), reported[device.pk]) for device in shown
-        ],
+        "devices": [(device, state.of(device, now), reported[device.pk]) for device in shown],
         "seats": seats.of(visit.account),
         "next": shown[-1].pk if len(found) > queries.PAGE else None,
         "is_first": after is None,
@@ -101,15 +99,13 @@ def commands(code: str) -> list[Way]:
 @require_http_methods(["GET", "HEAD", "POST"])
 @visits.member
 def add(request: HttpRequest, visit: Visit) -> HttpResponse:
-    """Say how a device joins; on POST make the code, which this one answer shows and nothing keeps."""
+    """Say how a device joins; on POST make the code, shown in this one answer and kept nowhere."""
     visit.must_change()
     context = {"visit": visit, "seats": seats.of(visit.account)}
     if request.method != "POST":
         return render(request, "portal/devices/add.html", context)
     origin = origin_of(request)
-    code, text = enrollment.new_code(
-        visit.account, visit.user, ip=origin.ip, agent=origin.agent
-    )
+    code, text = enrollment.new_code(visit.account, visit.user, ip=origin.ip, agent=origin.agent)
     ways = commands(text)
     context |= {
         "code": text,
@@ -203,9 +199,7 @@ def remove(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
     visit.must_change()
     device = _find(visit, device_id)
     if request.method != "POST":
-        return render(
-            request, "portal/devices/remove.html", {"visit": visit, "device": device}
-        )
+        return render(request, "portal/devices/remove.html", {"visit": visit, "device": device})
     origin = origin_of(request)
     removal.remove(device, actor=visit.user, ip=origin.ip, agent=origin.agent)
     messages.success(

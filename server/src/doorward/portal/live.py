@@ -1,4 +1,4 @@
-"""Parts of a page that keep themselves up to date: asked for again, and sent only when they changed."""
+"""Parts of a page that keep themselves up to date: asked for again, sent only when changed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def answer(
 ) -> HttpResponse:
     """Answer with the whole page; to htmx with the live part alone, or 204 when it has not changed.
 
-    ``page`` includes ``{{ live }}`` where the part stands. The part's tag travels in a header that the
-    part itself carries, since nothing of a signed-in person may stay in the browser's cache.
+    ``page`` includes ``{{ live }}`` where the part stands. The part carries its tag and sends it
+    in a header, since nothing of a signed-in person may stay in the browser's cache.
     """
     inside = render_to_string(part, {**context}, request=request)
     tag = tag_of(inside)

@@ -154,9 +154,7 @@ def scan(request: HttpRequest, visit: Visit, uid: UUID) -> HttpResponse:
         "visit": visit,
         "scan": found,
         "headline": telling.scan_headline(found),
-        "threats": queries.threats(
-            visit.account, queries.ThreatFilter(scan=found), limit=50
-        ).rows,
+        "threats": queries.threats(visit.account, queries.ThreatFilter(scan=found), limit=50).rows,
     }
     return live.answer(
         request, "portal/reports/scan.html", "portal/reports/scan_live.html", context

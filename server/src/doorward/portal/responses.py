@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 
 
 class SecurityHeaders:
-    """Nothing a signed-in person saw stays in a cache; nothing asks the browser for more rights than it needs."""
+    """Nothing a person saw stays in a cache; no page gets rights in the browser it does not need."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response

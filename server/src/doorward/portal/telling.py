@@ -17,7 +17,13 @@ from doorward.reports import queries
 from doorward.reports.models import Detection, Disposition, Remediation, Scan, ScanState
 
 _LAST_PART: Final = re.compile(r"[^\\/]+(?=[\\/]*$)")
-ICONS: Final = {"laptop": "laptop", "desktop": "desktop", "server": "server", "phone": "phone", "tablet": "phone"}  # fmt: skip
+ICONS: Final = {
+    "laptop": "laptop",
+    "desktop": "desktop",
+    "server": "server",
+    "phone": "phone",
+    "tablet": "phone",
+}
 
 PUT_AWAY: Final = frozenset({Disposition.QUARANTINED, Disposition.ISOLATED})
 PUT_BACK: Final = frozenset({Disposition.RESTORED})
@@ -92,7 +98,8 @@ def threat_meaning(threat: Detection) -> str:
     kind = threat.disposition
     if kind in PUT_AWAY:
         return _(
-            "The file is in the device’s quarantine, where nothing can open it. Nothing is left to do."
+            "The file is in the device’s quarantine, where nothing can open it."
+            " Nothing is left to do."
         )
     if kind in DELETED:
         return _("The file is gone from the device. Nothing is left to do.")
@@ -104,8 +111,8 @@ def threat_meaning(threat: Detection) -> str:
         return _("Nothing is left to do.")
     if kind == Disposition.UNCORRECTED:
         return _(
-            "We tried to put it away and could not. Don’t open it; delete it on the device, or scan again"
-            " with more rights."
+            "We tried to put it away and could not. Don’t open it; delete it on the device,"
+            " or scan again with more rights."
         )
     return _("We found it and left it where it is. Don’t open it; delete it on the device.")
 

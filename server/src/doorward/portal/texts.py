@@ -1,4 +1,4 @@
-"""Text that came from outside, made fit to be shown: no character acts, none hides, none runs away with the page."""
+"""Text that came from outside, made fit to be shown: no character acts, and none hides."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import re
 import unicodedata
 from typing import Final
 
-# Besides control characters (Cc): what turns the reading direction, joins or hides (Cf), lone surrogates (Cs) and
-# the line and paragraph separators. A file called "invoice<U+202E>fdp.exe" must not read as a PDF.
+# Besides control characters (Cc): what turns the reading direction, joins or hides (Cf), lone
+# surrogates (Cs) and separators of lines. A file called "invoice<U+202E>fdp.exe" must not read as
+# a PDF.
 _ACTING: Final = {"Cc", "Cf", "Cs", "Zl", "Zp", "Co", "Cn"}
 # Letters of several scripts need these two to be written correctly.
 _HARMLESS: Final = {"\u200c", "\u200d"}
@@ -15,7 +16,7 @@ _PLAIN: Final = re.compile(r"[ -~]*")
 
 
 def visible(text: str) -> str:
-    """Return the text with every character that would act or hide written out, as in ``⟨U+202E⟩``."""
+    """Return the text with every character that would act or hide written out: ``⟨U+202E⟩``."""
     if _PLAIN.fullmatch(text):
         return text
     return "".join(
@@ -27,7 +28,7 @@ def visible(text: str) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """Return at most ``most`` characters: the beginning and the end, which is where a file's name and kind stand."""
+    """Return at most ``most`` characters: beginning and end, where a file's name and kind stand."""
     if len(text) <= most:
         return text
     tail = most // 3

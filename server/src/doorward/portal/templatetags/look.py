@@ -1,4 +1,4 @@
-"""The words of our own that templates use: icons, doors, states, ages, fields, text from outside."""
+"""Our own words for templates: icons, doors, states, ages, fields, text from outside."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STATUS_ICONS: Final = {
 
 @register.simple_tag
 def icon(name: str) -> SafeString:
-    """Draw one icon of the sprite; it says nothing to a screen reader, so a word must stand beside it."""
+    """Draw one icon of the sprite; a screen reader skips it, so a word must stand beside it."""
     return format_html(
         '<svg class="icon" aria-hidden="true" focusable="false"><use href="{}#{}"></use></svg>',
         static("portal/icons.svg"),
@@ -51,7 +51,8 @@ def mark() -> SafeString:
 def door(state: str) -> SafeString:
     """Draw the door of the house: ``well``, ``ajar``, ``unknown`` or ``open``."""
     return format_html(
-        '<svg class="door" viewBox="0 0 160 168" aria-hidden="true" focusable="false"><use href="{}#door-{}"></use></svg>',
+        '<svg class="door" viewBox="0 0 160 168" aria-hidden="true" focusable="false">'
+        '<use href="{}#door-{}"></use></svg>',
         static("portal/icons.svg"),
         state,
     )
@@ -64,7 +65,7 @@ def exact_words(when: datetime) -> str:
 
 
 def age_words(age: timedelta) -> str:
-    """Return an age as people say it: ``just now``, ``4 min ago``, ``3 hours ago``, ``2 days ago``."""
+    """Return an age as people say it: ``just now``, ``4 min ago``, ``3 hr ago``, ``2 days ago``."""
     seconds = int(age.total_seconds())
     if seconds < 60:
         return _("just now")
@@ -129,7 +130,7 @@ def status(
 
 @register.simple_tag
 def outside(text: object, most: int = 120) -> SafeString:
-    """Show text that came from outside: inert, isolated in its direction, shortened in the middle."""
+    """Show text that came from outside: inert, of its own direction, shortened inside."""
     words = texts.visible(str(text))
     short = texts.shortened(words, most)
     if short == words:
@@ -159,7 +160,7 @@ def field(bound: BoundField, help_below: str = "") -> dict[str, Any]:
 
 @register.simple_tag(takes_context=True)
 def here(context: template.Context, *prefixes: str) -> SafeString:
-    """Write aria-current when this page's address begins with one of the prefixes (``/`` means only itself)."""
+    """Write aria-current when this page's address begins so (``/`` means only itself)."""
     request = context.get("request")
     path = request.path if request is not None else ""
     for prefix in prefixes:

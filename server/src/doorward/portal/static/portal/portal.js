@@ -81,7 +81,8 @@
 
   // --- Live parts ask again every few seconds while somebody is looking, and at once on coming back.
   const tick = () => {
-    if (document.visibilityState === "visible") document.body.dispatchEvent(new Event("look-again"));
+    const selecting = !getSelection()?.isCollapsed;
+    if (document.visibilityState === "visible" && !selecting) document.body.dispatchEvent(new Event("look-again"));
   };
   setInterval(tick, 3000);
   document.addEventListener("visibilitychange", tick);
@@ -102,5 +103,32 @@
     }
   };
   ready();
-  document.addEventListener("htmx:afterSwap", ready);
+
+  // --- A live part that was renewed leaves the reader where they were: same focus, same open details.
+  let held = null;
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const region = event.detail.target;
+    const active = document.activeElement;
+    held = {
+      focus: region.contains(active) ? active.id || active.getAttribute("href") : null,
+      open: [...region.querySelectorAll("details[open]")].map((item) => item.textContent),
+    };
+  });
+  document.addEventListener("htmx:afterSwap", () => {
+    ready();
+    if (!held) return;
+    const { focus, open } = held;
+    held = null;
+    for (const item of document.querySelectorAll(".live details")) {
+      if (open.includes(item.textContent)) item.open = true;
+    }
+    if (!focus) return;
+    const same = document.getElementById(focus) ?? document.querySelector(`a[href="${CSS.escape(focus)}"]`);
+    same?.focus({ preventScroll: true });
+  });
 })();
+
+// --- Without a connection a page of ours is shown instead of the browser's.
+if ("serviceWorker" in navigator && isSecureContext) {
+  navigator.serviceWorker.register("/service-worker.js").catch(() => undefined);
+}

@@ -1,0 +1,15 @@
+// Shows a page of ours when there is no connection. Keeps these few public files and nothing else.
+"use strict";
+const KEPT = {{ kept|safe }};
+const NAME = "doorward-offline-1";
+self.addEventListener("install", (event) => {
+  event.waitUntil(caches.open(NAME).then((cache) => cache.addAll(KEPT)).then(() => self.skipWaiting()));
+});
+self.addEventListener("activate", (event) => {
+  event.waitUntil(caches.keys().then((names) => Promise.all(names.filter((name) => name !== NAME).map((name) => caches.delete(name)))));
+});
+self.addEventListener("fetch", (event) => {
+  if (event.request.mode === "navigate") {
+    event.respondWith(fetch(event.request).catch(() => caches.match("/offline/")));
+  }
+});

@@ -1,0 +1,43 @@
+"""The addresses of the pages for people."""
+
+from __future__ import annotations
+
+from django.urls import include, path
+
+from doorward.portal import (
+    account,
+    devices,
+    helping,
+    home,
+    protection,
+    reports,
+    site_files,
+    subscription,
+)
+
+urlpatterns = [
+    path("", home.home, name="home"),
+    path("devices/", devices.list_devices, name="devices"),
+    path("devices/add/", devices.add, name="device_add"),
+    path("devices/add/<uuid:code_id>/", devices.watch_code, name="device_code"),
+    path("devices/<uuid:device_id>/", devices.show, name="device"),
+    path("devices/<uuid:device_id>/rename/", devices.rename, name="device_rename"),
+    path("devices/<uuid:device_id>/remove/", devices.remove, name="device_remove"),
+    path("devices/<uuid:device_id>/settle/", devices.settle_copy, name="device_settle"),
+    path("protection/", protection.overview, name="protection"),
+    path("reports/", reports.scans, name="scans"),
+    path("reports/scans/<uuid:uid>/", reports.scan, name="scan"),
+    path("reports/threats/", reports.threats, name="threats"),
+    path("reports/threats/<uuid:uid>/", reports.threat, name="threat"),
+    path("subscription/", subscription.overview, name="subscription"),
+    path("help/", helping.contents, name="help"),
+    path("help/<slug:slug>/", helping.article, name="help_article"),
+    path("account/", account.you, name="account"),
+    path("account/theme/", account.choose_theme, name="theme_choice"),
+    path("account/sessions/", include("allauth.usersessions.urls")),
+    path("manifest.webmanifest", site_files.manifest, name="manifest"),
+    path("service-worker.js", site_files.worker, name="service_worker"),
+    path("offline/", site_files.offline, name="offline"),
+    path("theme.css", site_files.theme, name="theme_css"),
+    path("", include("allauth.account.urls")),
+]
