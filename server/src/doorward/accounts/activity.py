@@ -1,4 +1,4 @@
-"""Writes down what allauth tells of: who signed in and out, confirmed, changed what, and from where."""
+"""Writes down what allauth tells of: who signed in and out, changed what, and from where."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class PasswordRules:
 
     def validate(self, password: str, user: User | None = None) -> None:
         """Raise ValidationError with every reason in words, none of them repeating the password."""
-        alone = not (user is not None and user.pk and has_second_step(user))
+        alone = user is None or not has_second_step(user)
         reasons = list(reasons_against(password, user=user, alone=alone))
         if reasons:
             raise ValidationError([ValidationError(text, code=code) for code, text in reasons])

@@ -33,7 +33,7 @@ def post(letter: Letter, *, to: str, account: UUID | None = None) -> Mail:
     """Put the letter into the outbox, in the caller's transaction."""
     context = {
         "letter": {
-            "subject": letter.subject,
+            "subject": outbox.one_line(letter.subject),
             "lines": [outbox.one_line(line) for line in letter.lines],
             "code": letter.code,
             "link": letter.link,
@@ -50,7 +50,7 @@ def post(letter: Letter, *, to: str, account: UUID | None = None) -> Mail:
         kind=letter.kind,
         subject=letter.subject,
         text=render_to_string("notices/letter.txt", context).strip() + "\n",
-        html=render_to_string("notices/letter.html", context),
+        html=render_to_string("notices/letter.html", context).strip() + "\n",
         account=account,
         not_after=timezone.now() + letter.useless_after if letter.useless_after else None,
     )
