@@ -39,6 +39,7 @@ class DeviceState(msgspec.Struct, kw_only=True, eq=False):
     answer_tail: bytes = b""
     answer_headers: tuple[tuple[bytes, bytes], ...] = ()
     waits_for_saving: bool = False
+    seen_at: float = 0.0
 
 
 Heard = Literal["first", "again", "fork"]

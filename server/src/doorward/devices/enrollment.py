@@ -175,8 +175,10 @@ def _join_whole(
         )
     device = known or Device(account=code.account, thumbprint=thumbprint)
     if is_new:
-        device.epoch += 0 if known is None else 1
         device.enrolled_at = now
+    if known is not None:
+        # The tokens of its life before end, and every gateway reads it anew.
+        device.epoch += 1
     _store(device, request, now)
     EnrollmentCode.objects.filter(pk=code.pk).update(used_at=now, device=device)
     trail.record(
@@ -203,10 +205,10 @@ def _store(device: Device, request: EnrollRequest, now: datetime) -> None:
     device.revoked_at = None
     device.changed_at = now
     device.save()
-    # A new installation counts its calls from zero, and its first start is no copy of the last.
-    Presence.objects.update_or_create(
-        device=device, defaults={"boot_id": None, "former_boot_id": None, "seq": 0}
-    )
+    # A new installation counts its calls from zero. The row is new too, since a gateway may be
+    # about to write the old installation's count into the old one.
+    Presence.objects.filter(device=device).delete()
+    Presence.objects.create(device=device)
 
 
 def _mac(selector: str, secret: str) -> str:

@@ -1,0 +1,160 @@
+"""The regular call of every device: no database, and as few steps as can be."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final
+
+import msgspec
+import structlog
+from django.conf import settings
+
+from doorward.devices import presence
+from doorward.devices.check_in import DeviceState, hear
+from doorward.gateway import addresses
+from doorward.gateway.bodies import Gone, Receive, SlowBodies, announced_length
+from doorward.gateway.jobs import Jobs
+from doorward.gateway.known import Known
+from doorward.gateway.problems import Answer, Refused
+from doorward_protocol import signing
+from doorward_protocol.messages import (
+    MAX_MESSAGE_BYTES,
+    MAX_WAIT_SECONDS,
+    CheckIn,
+    InvalidMessage,
+    decode,
+)
+
+log = structlog.get_logger(__name__)
+
+_check_in: Final = msgspec.json.Decoder(CheckIn)
+MOST_TOKENS: Final = 100_000
+"""Tokens whose check is remembered, so that a device pays for it once an hour."""
+
+
+class Tokens:
+    """Tells whose token a request carries."""
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
+        self._checked: dict[bytes, tuple[DeviceState, int]] = {}
+
+    async def device(self, authorization: bytes | None) -> DeviceState:
+        """The device that the request's Authorization header proves. Raises Refused."""
+        if authorization is None:
+            raise Refused("unauthorized")
+        checked = self._checked.get(authorization)
+        now = time.time()
+        if checked is not None:
+            state, expires_at = checked
+            if expires_at > now and self._known.at_hand(state.device_id.bytes) is state:
+                if state.revoked:
+                    raise Refused("revoked")
+                return state
+            del self._checked[authorization]
+        return await self._check(authorization, now)
+
+    async def _check(self, authorization: bytes, now: float) -> DeviceState:
+        scheme, _, text = authorization.decode("latin-1").partition(" ")
+        read = signing.check_token(settings.DEVICE_TOKEN_KEY, text.strip(), now=now)
+        if scheme.lower() != "bearer" or read is None:
+            raise Refused("unauthorized")
+        device_id, epoch, expires_at = read
+        state = await self._known.get(device_id)
+        if state is not None and state.epoch < epoch:
+            # The device joined anew through another gateway, and we have not heard of it yet.
+            self._known.forget(state.device_id)
+            state = await self._known.get(device_id)
+        if state is None:
+            raise Refused("unauthorized")
+        if state.revoked:
+            raise Refused("revoked")
+        if state.epoch != epoch:
+            raise Refused("unauthorized")
+        if len(self._checked) >= MOST_TOKENS:
+            self._checked.clear()
+        self._checked[authorization] = (state, expires_at)
+        return state
+
+
+class CheckIns:
+    """Answers check-ins."""
+
+    def __init__(self, jobs: Jobs, known: Known, tokens: Tokens, slow: SlowBodies) -> None:
+        self._jobs, self._known, self._tokens, self._slow = jobs, known, tokens, slow
+
+    async def answer(self, scope: dict[str, Any], receive: Receive) -> Answer:
+        """What the device is told; with `Prefer: wait=N`, as soon as there is news."""
+        authorization = prefer = length = None
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                authorization = value
+            elif name == b"content-length":
+                length = value
+            elif name == b"prefer":
+                prefer = value
+            elif name == b"content-encoding" and value not in {b"", b"identity"}:
+                raise Refused("unsupported-media-type", "A check-in is not compressed")
+        state = await self._tokens.device(authorization)
+        announced_length(length, MAX_MESSAGE_BYTES)
+        body = await self._slow.read(receive, MAX_MESSAGE_BYTES)
+        try:
+            call = decode(_check_in, body)
+        except InvalidMessage as error:
+            raise Refused("invalid-message", str(error)) from None
+        heard = hear(state, call)
+        if heard == "fork":
+            await self._flag(state, scope)
+            raise Refused("device-cloned")
+        self._known.called(state, call)
+        if prefer is not None and heard == "first" and not has_news(state, call):
+            await self._wait(state, call, wanted_wait(prefer), receive)
+        return (
+            200,
+            state.answer_headers,
+            b'{"server_time":%d%b'
+            % (
+                time.time() * 1000,
+                state.answer_tail,
+            ),
+        )
+
+    async def _wait(
+        self, state: DeviceState, call: CheckIn, seconds: float, receive: Receive
+    ) -> None:
+        gone = asyncio.ensure_future(receive())
+        try:
+            await self._known.news(state, gone, seconds)
+        finally:
+            hung_up = gone.done()
+            gone.cancel()
+        if hung_up:
+            raise Gone
+        if state.revoked:
+            raise Refused("revoked")
+        self._known.called(state, call)
+
+    async def _flag(self, state: DeviceState, scope: dict[str, Any]) -> None:
+        if not state.cloned:
+            address = addresses.of(scope, settings.TRUSTED_PROXIES)
+            await self._jobs.run(presence.flag_clone, state.device_id, address=address)
+            state.cloned = True
+            log.warning("device.cloned", device=str(state.device_id))
+
+
+def has_news(state: DeviceState, call: CheckIn) -> bool:
+    """Whether the answer tells the device something it does not know yet."""
+    if state.commands:
+        return True
+    # Settings that the device could not apply are no news: it would ask and fail without end.
+    return call.settings.status == "applied" and state.settings_version > call.settings.version
+
+
+def wanted_wait(prefer: bytes) -> float:
+    """The seconds that a Prefer header (RFC 7240) asks to wait, as far as we wait at all."""
+    for part in prefer.decode("latin-1").split(","):
+        name, _, value = part.strip().partition("=")
+        if name.lower() == "wait" and value.isascii() and value.isdigit() and len(value) < 6:
+            return float(min(int(value), MAX_WAIT_SECONDS))
+    return 0.0

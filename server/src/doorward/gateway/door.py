@@ -1,0 +1,109 @@
+"""Leads each request to who answers it, and turns whatever goes wrong into a problem's answer."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import structlog
+from django.db import connection
+
+from doorward.gateway import enroll, problems
+from doorward.gateway.bodies import Gone, Receive, SlowBodies
+from doorward.gateway.check_in import CheckIns, Tokens
+from doorward.gateway.jobs import Jobs
+from doorward.gateway.known import Known
+from doorward.gateway.problems import Answer, Refused
+from doorward.gateway.reports import Reports
+from doorward.reports.intake import Intake
+
+log = structlog.get_logger(__name__)
+
+Route = Callable[[dict[str, Any], Receive], Awaitable[Answer]]
+
+PREFIX: Final = "/device/v1"
+READY_SECONDS: Final = 5.0
+
+
+class Door:
+    """Everything that answers devices in one process. It lives in one event loop."""
+
+    def __init__(self) -> None:
+        self.jobs = Jobs()
+        self.slow = SlowBodies()
+        self.known = Known(self.jobs, self.slow)
+        self.intake = Intake()
+        tokens = Tokens(self.known)
+        check_ins = CheckIns(self.jobs, self.known, tokens, self.slow)
+        reports = Reports(self.intake, tokens, self.slow)
+        self.routes: dict[str, dict[str, Route]] = {
+            f"{PREFIX}/check-in": {"POST": check_ins.answer},
+            f"{PREFIX}/reports": {"POST": reports.answer},
+            f"{PREFIX}/enroll": {"POST": self._enroll},
+            f"{PREFIX}/token": {"POST": self._token},
+            f"{PREFIX}/self": {"DELETE": self._leave},
+            "/health/live": {"GET": self._live},
+            "/health/ready": {"GET": self._ready},
+        }
+
+    def start(self) -> None:
+        """Begin the work between requests."""
+        self.known.start()
+
+    async def stop(self) -> None:
+        """Write everything down and let go of the database."""
+        try:
+            await self.known.stop()
+        finally:
+            await self.intake.close()
+            self.jobs.close()
+
+    async def answer(self, scope: dict[str, Any], receive: Receive) -> Answer:
+        """The answer to any request whatever. Raises Gone when nobody is there to hear it."""
+        try:
+            methods = self.routes.get(scope["path"])
+            if methods is None:
+                raise Refused("not-found")
+            route = methods.get(scope["method"])
+            if route is None:
+                raise Refused("method-not-allowed", allow=", ".join(methods))
+            return await route(scope, receive)
+        except Refused as refused:
+            return problems.answer(refused)
+        except (Gone, asyncio.CancelledError):
+            raise
+        except Exception:
+            # The device is told a number that an operator finds in the log, and nothing else.
+            fault = secrets.token_hex(8)
+            log.exception("gateway.failed", fault=fault, path=scope["path"])
+            return problems.answer(Refused("internal-error", f"Fault {fault}"))
+
+    async def _enroll(self, scope: dict[str, Any], receive: Receive) -> Answer:
+        request = await enroll.receive_signed(scope, receive, self.slow)
+        return await enroll.enroll(request, self.jobs, self.known)
+
+    async def _token(self, scope: dict[str, Any], receive: Receive) -> Answer:
+        request = await enroll.receive_signed(scope, receive, self.slow)
+        return await enroll.token(request, self.jobs)
+
+    async def _leave(self, scope: dict[str, Any], receive: Receive) -> Answer:
+        request = await enroll.receive_signed(scope, receive, self.slow)
+        return await enroll.leave(request, self.jobs, self.known)
+
+    async def _live(self, scope: dict[str, Any], receive: Receive) -> Answer:
+        return problems.json_answer(200, b'{"status":"live"}')
+
+    async def _ready(self, scope: dict[str, Any], receive: Receive) -> Answer:
+        try:
+            await asyncio.wait_for(self.jobs.run(_ask_database), READY_SECONDS)
+        except TimeoutError:
+            raise problems.busy("The database does not answer") from None
+        return problems.json_answer(200, b'{"status":"ready"}')
+
+
+def _ask_database() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        cursor.fetchone()

@@ -1,0 +1,288 @@
+"""The devices that this gateway knows: read when they first call, kept true, written behind.
+
+A check-in asks no database. What it changes is written each second, all devices in one transaction;
+what changed elsewhere (a removal, say) is read every half second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import structlog
+from django.utils import timezone
+
+from doorward.devices import check_in, presence
+from doorward.devices.check_in import DeviceState
+from doorward.gateway.bodies import SlowBodies
+from doorward.gateway.jobs import Jobs
+from doorward.gateway.problems import JSON, NO_SNIFF, NO_STORE, Refused
+from doorward_protocol.messages import CheckIn, encode
+
+log = structlog.get_logger(__name__)
+
+REFRESH_SECONDS: Final = 0.5
+"""A device that is removed in the portal is refused within this and one query."""
+FLUSH_SECONDS: Final = 1.0
+ENTITLEMENT_SECONDS: Final = 60.0
+"""What an account has paid for is read again when it is older than this."""
+GATHER_SECONDS: Final = 0.005
+"""Devices that call for the first time are read together: after a restart they all do."""
+READ_TOGETHER: Final = 500
+FORGET_SECONDS: Final = 2 * 3600.0
+"""A device not heard of for so long leaves the memory; it is read again when it calls."""
+
+_TIME_PLACE: Final = len(b'{"server_time":0')
+
+
+class Known:
+    """Every device that called lately, as it is now."""
+
+    def __init__(self, jobs: Jobs, slow: SlowBodies) -> None:
+        self._jobs = jobs
+        self._slow = slow
+        self._states: dict[bytes, DeviceState] = {}
+        self._reads: dict[bytes, asyncio.Future[DeviceState | None]] = {}
+        self._to_read: list[bytes] = []
+        self._reading: set[asyncio.Task[None]] = set()
+        self._unsaved: list[DeviceState] = []
+        self._facts: dict[UUID, CheckIn] = {}
+        self._stale_accounts: set[UUID] = set()
+        self._waiting: dict[bytes, set[asyncio.Future[None]]] = {}
+        self._keeper: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    # ------------------------------------------------------------------------------- reading
+
+    def at_hand(self, device_id: bytes) -> DeviceState | None:
+        """The device's state if it is in memory."""
+        return self._states.get(device_id)
+
+    async def get(self, device_id: bytes) -> DeviceState | None:
+        """The device's state, from the database if need be; None when there is no such device."""
+        state = self._states.get(device_id)
+        if state is not None:
+            return state
+        read = self._reads.get(device_id)
+        if read is None:
+            loop = asyncio.get_running_loop()
+            read = self._reads[device_id] = loop.create_future()
+            if not self._to_read:
+                loop.call_later(GATHER_SECONDS, self._start_reading)
+            self._to_read.append(device_id)
+        return await asyncio.shield(read)
+
+    def _start_reading(self) -> None:
+        batch, self._to_read = self._to_read[:READ_TOGETHER], self._to_read[READ_TOGETHER:]
+        if self._to_read:
+            asyncio.get_running_loop().call_soon(self._start_reading)
+        task = asyncio.ensure_future(self._read(batch))
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
+
+    async def _read(self, batch: list[bytes]) -> None:
+        try:
+            found = await self._jobs.run(presence.load, [UUID(bytes=key) for key in batch])
+        except Exception as error:  # noqa: BLE001 - every waiting request gets it as its own
+            for key in batch:
+                if not (read := self._reads.pop(key)).done():
+                    read.set_exception(error)
+                    read.exception()  # Nobody may be waiting any more.
+            return
+        now = time.monotonic()
+        for key in batch:
+            state = found.get(UUID(bytes=key))
+            if state is not None:
+                state.entitlement_read_at = state.seen_at = now
+                prepare_answer(state)
+                self._states[key] = state
+            if not (read := self._reads.pop(key)).done():
+                read.set_result(state)
+
+    def forget(self, device_id: UUID) -> None:
+        """Have the device read anew when it calls next, and wake whoever waits for it."""
+        self._states.pop(device_id.bytes, None)
+        self._wake(device_id.bytes)
+
+    # ------------------------------------------------------------------------------- hearing
+
+    def called(self, state: DeviceState, call: CheckIn) -> None:
+        """Have it written within a second that the device called, and what it told anew."""
+        now = state.seen_at = time.monotonic()
+        if not state.waits_for_saving:
+            state.waits_for_saving = True
+            self._unsaved.append(state)
+        if not check_in.same_facts(state.said, call):
+            if call.device is None and (earlier := self._facts.get(state.device_id)) is not None:
+                # Facts not yet written must not be lost under those that come after them.
+                facts = earlier.device
+            else:
+                facts = call.device
+            self._facts[state.device_id] = with_device(call, facts)
+            state.said = call
+        if now - state.entitlement_read_at > ENTITLEMENT_SECONDS:
+            self._stale_accounts.add(state.account_id)
+
+    async def news(self, state: DeviceState, gone: asyncio.Future[object], seconds: float) -> None:
+        """Wait until there is something to tell the device, it hangs up, or the time is over."""
+        if self._stopping:
+            return
+        wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        key = state.device_id.bytes
+        self._waiting.setdefault(key, set()).add(wake)
+        try:
+            await asyncio.wait({wake, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting = self._waiting.get(key)
+            if waiting is not None:
+                waiting.discard(wake)
+                if not waiting:
+                    del self._waiting[key]
+
+    def _wake(self, key: bytes) -> None:
+        for wake in self._waiting.get(key, ()):
+            if not wake.done():
+                wake.set_result(None)
+
+    # ------------------------------------------------------------------------------- keeping
+
+    def start(self) -> None:
+        """Begin to keep the memory true and to write it behind."""
+        self._keeper = asyncio.ensure_future(self._keep())
+
+    def let_go(self) -> None:
+        """Answer everybody who waits for news, now and from now on: the gateway is stopping."""
+        self._stopping = True
+        for key in list(self._waiting):
+            self._wake(key)
+
+    async def stop(self) -> None:
+        """Write what is unwritten, then keep nothing any more."""
+        self.let_go()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
+        await self.flush()
+
+    async def _keep(self) -> None:
+        refreshed = timezone.now()
+        flush_at = forget_at = time.monotonic()
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            self._slow.cut_slow()
+            try:
+                started = timezone.now()
+                await self.refresh(refreshed)
+                refreshed = started
+                if time.monotonic() >= flush_at:
+                    flush_at = time.monotonic() + FLUSH_SECONDS
+                    await self.flush()
+                if time.monotonic() >= forget_at + FORGET_SECONDS / 12:
+                    forget_at = time.monotonic()
+                    self._forget_silent()
+            except Refused:
+                log.warning("gateway.database.away")
+            except Exception:
+                # Whatever it was, the devices of the next second must not pay for it.
+                log.exception("gateway.keep.failed")
+
+    async def refresh(self, since: datetime) -> None:
+        """Learn what changed elsewhere since then."""
+        if not self._states and not self._waiting:
+            return
+        for change in await self._jobs.run(presence.changed_since, since):
+            self._learn(change)
+        if self._stale_accounts:
+            accounts, self._stale_accounts = self._stale_accounts, set()
+            await self._renew_entitlements(accounts)
+
+    def _learn(self, change: presence.Change) -> None:
+        key = change.device_id.bytes
+        state = self._states.get(key)
+        if state is None:
+            return
+        if change.revoked and not state.revoked:
+            state.revoked = True
+            self._wake(key)
+        elif change.epoch != state.epoch:
+            self.forget(change.device_id)
+        state.cloned = change.cloned
+
+    async def _renew_entitlements(self, accounts: Iterable[UUID]) -> None:
+        entitled = await self._jobs.run(presence.entitled, list(accounts))
+        now = time.monotonic()
+        for key, state in self._states.items():
+            found = entitled.get(state.account_id)
+            if found is None:
+                continue
+            state.entitlement_read_at = now
+            if found != state.entitlement:
+                state.entitlement = found
+                prepare_answer(state)
+                self._wake(key)
+
+    async def flush(self) -> None:
+        """Write down every call since the last time. On failure nothing is forgotten."""
+        unsaved, self._unsaved = self._unsaved, []
+        if not unsaved:
+            return
+        facts, self._facts = self._facts, {}
+        seen = []
+        for state in unsaved:
+            state.waits_for_saving = False
+            seen.append(
+                presence.Seen(
+                    state.presence_id,
+                    state.device_id,
+                    state.seq,
+                    state.boot_id,
+                    state.former_boot_id,
+                    facts.get(state.device_id),
+                )
+            )
+        try:
+            await self._jobs.run(presence.store, seen, timezone.now())
+        except BaseException:
+            for state in unsaved:
+                if not state.waits_for_saving:
+                    state.waits_for_saving = True
+                    self._unsaved.append(state)
+            self._facts = {**facts, **self._facts}
+            raise
+
+    def _forget_silent(self) -> None:
+        oldest = time.monotonic() - FORGET_SECONDS
+        silent = [
+            key
+            for key, state in self._states.items()
+            if state.seen_at < oldest and not state.waits_for_saving and key not in self._waiting
+        ]
+        for key in silent:
+            del self._states[key]
+
+
+def with_device(call: CheckIn, device: object) -> CheckIn:
+    """The call, telling these facts about the device."""
+    from msgspec.structs import replace
+
+    return call if call.device is device else replace(call, device=device)
+
+
+def prepare_answer(state: DeviceState) -> None:
+    """Write the part of the device's answer that will not change until the device's state does."""
+    whole = encode(check_in.answer(state, 0))
+    state.answer_tail = whole[_TIME_PLACE:]
+    # Milliseconds since 1970 have 13 digits until the year 2286.
+    length = len(whole) + 12
+    state.answer_headers = (
+        JSON,
+        (b"content-length", str(length).encode()),
+        NO_STORE,
+        NO_SNIFF,
+    )
