@@ -476,7 +476,7 @@ def _certificate_problem(problem: BaseException | None) -> str:
     """Answer why a certificate was refused, if anywhere in the chain of causes one was."""
     while problem is not None:
         if isinstance(problem, ssl.SSLCertVerificationError):
-            return problem.verify_message or "it could not be verified"
+            return getattr(problem, "verify_message", "") or "it could not be verified"
         if "CERTIFICATE_VERIFY_FAILED" in str(problem):
             return "it could not be verified"
         problem = problem.__cause__ or problem.__context__

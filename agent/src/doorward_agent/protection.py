@@ -41,9 +41,9 @@ def definitions_version(config: AgentConfig) -> int:
 
 
 def version_number(text: str) -> int:
-    """Answer `20261122.3 <digest>` as 2026112203, and 0 for what is no version."""
-    found = re.match(r"(\d{4})-?(\d{2})-?(\d{2})\.(\d{1,2})(?!\d)", text)
+    """Answer `2026.11.22.3 <digest>` as 2026112203, and 0 for what is no version."""
+    found = re.match(r"(\d{4})[.-]?(\d{2})[.-]?(\d{2})(?:\.(\d{1,2}))?(?!\d)", text)
     if not found:
         return 0
-    number = int(found[1] + found[2] + found[3] + found[4].zfill(2))
+    number = int(found[1] + found[2] + found[3] + (found[4] or "0").zfill(2))
     return number if number < 2**31 else 0
