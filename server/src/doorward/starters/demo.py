@@ -193,7 +193,8 @@ def _protect_a_laptop(folder: Path, site: str, devices: str, token: str) -> subp
         "enroll", "--server", devices, "--code", str(answer["code"]), *common, "--name", "Laptop"
     )
     running = subprocess.Popen(  # noqa: S603 - our own interpreter and words
-        [sys.executable, "-m", "doorward_agent", "run", *common],
+        # No scans of its own: they would look at, and put away, files outside of the demo.
+        [sys.executable, "-m", "doorward_agent", "run", "--no-schedule", *common],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
