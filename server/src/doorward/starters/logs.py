@@ -61,7 +61,7 @@ def configure(shape: str) -> None:
                 # Refused input is the sender's matter. Only faults of ours are worth a line.
                 "django.request": {"level": "ERROR"},
                 "django.security": {"level": "ERROR"},
-                "httpx": {"level": "WARNING"},
+                "httpx2": {"level": "WARNING"},
             },
         }
     )
