@@ -129,8 +129,9 @@ class Scan(Reported):
     kind = models.SmallIntegerField(choices=ScanKind.choices)
     name = models.CharField(max_length=messages.MAX_NAME, blank=True)
     ended_at = models.DateTimeField(null=True)
+    started_rank = models.JSONField(null=True)
     ended_rank = models.JSONField(null=True)
-    """Where the end that counts stands in the device's order: a later one replaces it."""
+    """Where the start and the end that count stand in the device's order: first start, last end."""
     duration_ms = models.BigIntegerField(default=0)
     files = models.BigIntegerField(default=0)
     bytes = models.BigIntegerField(default=0)

@@ -1,0 +1,263 @@
+"""Detections become rows without Django's ORM: the one place where a row's cost in microseconds
+counts.
+
+SQLite takes many rows in one statement, PostgreSQL by COPY; both skip what is there already. The
+order and the types of the columns come from the model, so that the two can't drift apart.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+from django.db import IntegrityError, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from psycopg.types.json import Jsonb
+
+from doorward.reports.models import SETTLED, Detection, Tally
+from doorward_protocol.messages import HASH_SHA256, DetectionFinding
+
+Row: TypeAlias = tuple[Any, ...]
+
+OLDEST_BELIEVED: Final = timedelta(days=90)
+"""A device that was away for longer, or whose clock is wrong by more: its time is not believed."""
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
+
+def believed(device_time: int, received: datetime) -> datetime:
+    """When it happened as far as can be believed: not after `received`, not absurdly long ago."""
+    time = EPOCH + device_time * _MILLISECOND
+    return time if received - OLDEST_BELIEVED <= time <= received else received
+
+
+COLUMNS: Final = (
+    "account_id",
+    "device_id",
+    "uid",
+    "time",
+    "device_time",
+    "received_at",
+    "finding_uid",
+    "scan_uid",
+    "severity",
+    "confidence",
+    "disposition",
+    "reported_disposition",
+    "is_open",
+    "title",
+    "rule",
+    "rule_name",
+    "description",
+    "engine",
+    "definitions_version",
+    "path",
+    "member",
+    "size",
+    "sha256",
+    "quarantine_id",
+    "more_paths",
+)
+"""Every column of a detection but its number, in the order in which a row holds them."""
+_TABLE: Final = Detection._meta.db_table  # noqa: SLF001 - documented
+_NAMES: Final = ", ".join(COLUMNS)
+_UNIQUE: Final = "(uid, device_id)"
+_SETTLED: Final = frozenset(int(disposition) for disposition in SETTLED)
+
+
+def builder(
+    connection: BaseDatabaseWrapper, account: UUID, device: UUID, received: datetime
+) -> Callable[[DetectionFinding], Row]:
+    """A function that turns a finding of this device into a row as this database takes it."""
+    account_id, device_id = identity(connection, account), identity(connection, device)
+    earliest = (received - OLDEST_BELIEVED - EPOCH) // _MILLISECOND
+    latest = (received - EPOCH) // _MILLISECOND
+    native = connection.vendor == "postgresql"
+    received_at: Any = received if native else str(received)[:-6]
+
+    def build(event: DetectionFinding) -> Row:
+        finding = event.finding_info
+        file = event.evidences[0].file
+        detail = event.unmapped
+        uid: Any = event.metadata.uid
+        finding_uid: Any = finding.uid
+        scan_uid: Any = detail.scan_uid
+        quarantine_id: Any = detail.quarantine_id
+        more: Any = None
+        time: Any = received_at
+        if earliest <= event.time <= latest:
+            time = EPOCH + event.time * _MILLISECOND
+            if not native:
+                time = str(time)[:-6]  # UTC without saying so, as Django stores it in SQLite
+        if len(event.evidences) > 1:
+            more = [evidence.file.path for evidence in event.evidences[1:]]
+            more = Jsonb(more) if native else json.dumps(more)
+        if not native:
+            uid = uid.hex
+            finding_uid = finding_uid.hex
+            scan_uid = None if scan_uid is None else scan_uid.hex
+            quarantine_id = None if quarantine_id is None else quarantine_id.hex
+        sha256 = ""
+        for digest in file.hashes:
+            if digest.algorithm_id == HASH_SHA256 and len(digest.value) == 64:
+                sha256 = digest.value.lower()
+        return (
+            account_id,
+            device_id,
+            uid,
+            time,
+            event.time,
+            received_at,
+            finding_uid,
+            scan_uid,
+            event.severity_id,
+            event.confidence_id,
+            event.disposition_id,
+            event.disposition_id,
+            event.disposition_id not in _SETTLED,
+            finding.title,
+            finding.analytic.uid,
+            finding.analytic.name,
+            finding.desc,
+            detail.engine,
+            detail.definitions_version,
+            file.path,
+            detail.member,
+            file.size,
+            sha256,
+            quarantine_id,
+            more,
+        )
+
+    return build
+
+
+def identity(connection: BaseDatabaseWrapper, value: UUID) -> Any:
+    """The id as this database takes it."""
+    return value if connection.features.has_native_uuid_field else value.hex
+
+
+def insert_detections(connection: BaseDatabaseWrapper, rows: Sequence[Row]) -> set[int] | None:
+    """Insert the rows that are not there yet; the positions of these, or None when all were new.
+
+    Must run inside a transaction that keeps other writers of the same devices out.
+    """
+    if connection.vendor == "postgresql":
+        return _copy(connection, rows)
+    return _insert(connection, rows)
+
+
+def _new_positions(rows: Sequence[Row], inserted: set[tuple[Any, Any]]) -> set[int]:
+    positions: set[int] = set()
+    for position, row in enumerate(rows):
+        key = (row[1], row[2])
+        if key in inserted:
+            inserted.discard(key)  # The same event twice in one batch: the first one counts.
+            positions.add(position)
+    return positions
+
+
+# ---------------------------------------------------------------------------------------- SQLite
+
+_CHUNKS: Final = (64, 8, 1)
+"""Rows in one statement: many, as Python's lock is let go and taken again for each statement."""
+
+
+def _statement(rows: int) -> str:
+    one = f"({', '.join('?' * len(COLUMNS))})"
+    values = ", ".join([one] * rows)
+    return (
+        f"INSERT INTO {_TABLE} ({_NAMES}) VALUES {values}"  # noqa: S608 - our own names only
+        f" ON CONFLICT {_UNIQUE} DO NOTHING"
+    )
+
+
+_STATEMENTS: Final = {rows: _statement(rows) for rows in _CHUNKS}
+
+
+def _insert(connection: BaseDatabaseWrapper, rows: Sequence[Row]) -> set[int] | None:
+    connection.ensure_connection()
+    with connection.wrap_database_errors:
+        raw = connection.connection
+        (last,) = raw.execute(f"SELECT max(id) FROM {_TABLE}").fetchone()  # noqa: S608 - our own
+        count = 0
+        position = 0
+        for chunk in _CHUNKS:
+            while len(rows) - position >= chunk:
+                part = rows[position : position + chunk]
+                values = [value for row in part for value in row]
+                count += raw.execute(_STATEMENTS[chunk], values).rowcount
+                position += chunk
+        if count == len(rows):
+            return None
+        # Numbers only rise, and nobody else writes now: what is beyond `last` is ours.
+        new = raw.execute(
+            f"SELECT device_id, uid FROM {_TABLE} WHERE id > ?",  # noqa: S608 - our own name
+            (last or 0,),
+        )
+        return _new_positions(rows, set(new))
+
+
+# ------------------------------------------------------------------------------------ PostgreSQL
+
+
+def _copy(connection: BaseDatabaseWrapper, rows: Sequence[Row]) -> set[int] | None:
+    # COPY costs half of any INSERT, but knows no ON CONFLICT. Duplicates are rare: try without.
+    try:
+        with transaction.atomic(using=connection.alias):
+            _copy_into(connection, _TABLE, rows)
+        return None
+    except IntegrityError as error:
+        if getattr(error.__cause__, "sqlstate", None) != "23505":  # unique_violation
+            raise
+    stage = "reports_intake"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"CREATE TEMPORARY TABLE {stage} ON COMMIT DROP AS"  # noqa: S608 - our own names only
+            f" SELECT {_NAMES} FROM {_TABLE} WITH NO DATA"
+        )
+        _copy_into(connection, stage, rows)
+        cursor.execute(
+            f"INSERT INTO {_TABLE} ({_NAMES}) SELECT {_NAMES} FROM {stage}"  # noqa: S608 - our own
+            f" ON CONFLICT {_UNIQUE} DO NOTHING RETURNING device_id, uid"
+        )
+        inserted = set(cursor.fetchall())
+        cursor.execute(f"DROP TABLE {stage}")
+    return _new_positions(rows, inserted)
+
+
+def _copy_into(connection: BaseDatabaseWrapper, table: str, rows: Sequence[Row]) -> None:
+    fields = {field.column: field for field in Detection._meta.concrete_fields}  # noqa: SLF001 - documented
+    types = [str(fields[column].db_type(connection)).partition("(")[0] for column in COLUMNS]
+    with connection.cursor() as cursor, connection.wrap_database_errors:
+        statement = f"COPY {table} ({_NAMES}) FROM STDIN (FORMAT binary)"
+        with cursor.copy(statement) as copy:
+            copy.set_types(types)
+            for row in rows:
+                copy.write_row(row)
+
+
+# ------------------------------------------------------------------------------------- both again
+
+
+def add_to_tallies(
+    connection: BaseDatabaseWrapper, tallies: Mapping[UUID, tuple[int, int]]
+) -> None:
+    """Add (scans, detections) to each account's tally, and raise its version by one."""
+    table = Tally._meta.db_table  # noqa: SLF001 - documented
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            f"INSERT INTO {table} (account_id, version, scans, detections)"  # noqa: S608 - our own
+            " VALUES (%s, 1, %s, %s) ON CONFLICT (account_id) DO UPDATE SET"
+            f" version = {table}.version + 1,"
+            f" scans = {table}.scans + excluded.scans,"
+            f" detections = {table}.detections + excluded.detections",
+            # In order, so that two batches that touch the same accounts can't wait for each other.
+            [
+                (identity(connection, account), scans, detections)
+                for account, (scans, detections) in sorted(tallies.items())
+            ],
+        )
