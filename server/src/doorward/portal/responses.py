@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 
 
 class SecurityHeaders:
-    """Nothing a person saw stays in a cache; no page gets rights in the browser it does not need."""
+    """Nothing a person saw stays in a cache; no page gets rights in the browser unasked."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
