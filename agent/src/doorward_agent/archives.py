@@ -1,0 +1,416 @@
+"""Looking inside archives within a budget: members come out one by one, in memory, never onto the
+disk.
+
+Zip, tar, gzip, bzip2, xz and zstandard, nested in each other. What the budget or the format keeps
+us from seeing is told as a reason, and the file is then "not fully scanned", never clean. Names
+inside an archive are only ever shown: nothing is written under them, so a name like
+``../../etc/passwd`` leads nowhere.
+
+Runs in the worker process: these parsers meet hostile bytes.
+"""
+
+import bz2
+import io
+import lzma
+import tarfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import zstandard
+
+from doorward_agent.config import AgentConfig
+
+_PIECE = 256 * 1024
+_LONGEST_NAME = 512
+
+_FAILURES = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    lzma.LZMAError,
+    zlib.error,
+    zstandard.ZstdError,
+    EOFError,
+    OSError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    AttributeError,
+    TypeError,
+)
+"""What the standard unpackers raise on damaged or hostile input, beside their own errors."""
+
+
+class BudgetSpent(Exception):
+    """A limit for the whole file is reached; the reason is the message."""
+
+
+Content = io.BytesIO | io.BufferedReader
+"""A file to read from, anywhere in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member that came out whole."""
+
+    name: str
+    content: bytes
+
+
+@dataclass(slots=True)
+class Budget:
+    """What one file on disk may still cost, and why it was not seen whole."""
+
+    config: AgentConfig
+    packed: int
+    clock: Callable[[], float] = time.monotonic
+    members: int = 0
+    unpacked: int = 0
+    reasons: list[str] = field(default_factory=list)
+    began: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.began = self.clock()
+
+    def note(self, reason: str) -> None:
+        """Record why something was not seen; each reason once."""
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+
+    def spend(self, count: int) -> None:
+        """Count unpacked bytes. Raises BudgetSpent."""
+        self.unpacked += count
+        if self.unpacked > self.config.archive_total_bytes:
+            raise BudgetSpent("archive-total-size")
+        floor = self.config.archive_ratio_floor_bytes
+        if self.unpacked > floor and self.unpacked > self.packed * self.config.archive_ratio:
+            raise BudgetSpent("archive-ratio")
+        self.check_time()
+
+    def check_time(self) -> None:
+        """Raises BudgetSpent once the time is up."""
+        if self.clock() - self.began > self.config.archive_seconds:
+            raise BudgetSpent("archive-time")
+
+    def enter_member(self) -> None:
+        """Count a member. Raises BudgetSpent."""
+        self.members += 1
+        if self.members > self.config.archive_members:
+            raise BudgetSpent("archive-members")
+        self.check_time()
+
+
+def kind_of(head: bytes) -> str | None:
+    """Name the container that begins with these bytes (at least 512 of them), or None."""
+    if head[:4] in {b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08"}:
+        return "zip"
+    if head[:3] == b"\x1f\x8b\x08":
+        return "gzip"
+    if head[:3] == b"BZh" and head[3:4].isdigit() and head[4:10] in {b"1AY&SY", b"\x17rE8P\x90"}:
+        return "bzip2"
+    if head[:6] == b"\xfd7zXZ\x00":
+        return "xz"
+    if head[:4] == b"\x28\xb5\x2f\xfd":
+        return "zstandard"
+    if head[257:262] == b"ustar" or _looks_like_old_tar(head):
+        return "tar"
+    return None
+
+
+def _looks_like_old_tar(head: bytes) -> bool:
+    # Before POSIX a tar had no magic: only a checksum over its first 512 bytes, with its own place
+    # as spaces.
+    if len(head) < 512 or head[0] == 0:
+        return False
+    try:
+        stated = int(head[148:156].strip(b" \0") or b"x", 8)
+    except ValueError:
+        return False
+    return stated == sum(head[:148]) + 256 + sum(head[156:512])
+
+
+def has_hidden_zip(tail: bytes) -> bool:
+    """Tell whether a file that begins as something else ends as a zip (self-extracting, or made to
+    be overlooked)."""
+    return b"PK\x05\x06" in tail
+
+
+def members(
+    content: Content, kind: str, budget: Budget, *, prefix: str = "", depth: int = 1
+) -> Iterator[Member]:
+    """Yield each member, then those inside it; what could not be seen is noted in the budget.
+
+    Raises nothing about the content: damage, encryption and spent budgets end up in
+    ``budget.reasons``.
+    """
+    try:
+        for member in _UNPACKERS[kind](content, budget):
+            name = f"{prefix}{member.name}"[:_LONGEST_NAME]
+            yield Member(name, member.content)
+            inner = kind_of(member.content[:512])
+            if inner is None:
+                continue
+            if depth >= budget.config.archive_depth:
+                budget.note("archive-depth")
+                continue
+            yield from members(
+                io.BytesIO(member.content), inner, budget, prefix=f"{name}!", depth=depth + 1
+            )
+            if budget.reasons and budget.reasons[-1] in _FINAL:
+                return
+    except BudgetSpent as spent:
+        budget.note(str(spent))
+    except MemoryError:
+        budget.note("archive-memory")
+    except _FAILURES:
+        budget.note("archive-damaged")
+
+
+_FINAL = frozenset(
+    ("archive-total-size", "archive-ratio", "archive-time", "archive-members", "archive-memory")
+)
+"""Reasons that end the look inside the whole file, not only inside one member."""
+
+
+def _bounded(source: Callable[[int], bytes], budget: Budget) -> bytes:
+    """Read a member to its end, or to the size a member may have (noted)."""
+    limit = budget.config.archive_member_bytes
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        piece = source(_PIECE)
+        if not piece:
+            return b"".join(pieces)
+        budget.spend(len(piece))
+        size += len(piece)
+        pieces.append(piece)
+        if size > limit:
+            budget.note("archive-member-size")
+            return b"".join(pieces)[:limit]
+
+
+def _zip(content: Content, budget: Budget) -> Iterator[Member]:
+    content.seek(0, io.SEEK_END)
+    size = content.tell()
+    _refuse_absurd_directory(content, size, budget)
+    content.seek(0)
+    with zipfile.ZipFile(content) as archive:
+        for entry in archive.infolist():
+            budget.enter_member()
+            if entry.is_dir():
+                continue
+            if entry.flag_bits & 0x1:
+                budget.note("archive-encrypted")
+                continue
+            try:
+                with archive.open(entry) as opened:
+                    held = _bounded(opened.read, budget)
+            except _FAILURES:
+                # One damaged member, or a method we cannot unpack, must not hide the others.
+                budget.note("archive-damaged")
+                continue
+            yield Member(entry.filename, held)
+
+
+def _refuse_absurd_directory(content: Content, size: int, budget: Budget) -> None:
+    """Check the stated number of members before the library reads them all into memory. Raises
+    BudgetSpent."""
+    # PKWARE APPNOTE 4.3.16: the end record is the last 22 bytes and a comment of at most 65,535.
+    content.seek(max(0, size - 22 - 65535))
+    tail = content.read(22 + 65535)
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0:
+        return
+    stated = int.from_bytes(tail[at + 10 : at + 12], "little")
+    directory = int.from_bytes(tail[at + 12 : at + 16], "little")
+    # A zip64 archive states 0xFFFF here; its directory still takes at least 46 bytes a member.
+    if stated != 0xFFFF and stated > budget.config.archive_members:
+        raise BudgetSpent("archive-members")
+    if directory != 0xFFFFFFFF and directory > budget.config.archive_members * (46 + 1024):
+        raise BudgetSpent("archive-members")
+
+
+def _tar(content: Content, budget: Budget) -> Iterator[Member]:
+    content.seek(0)
+    # errorlevel and filters matter only for extraction; nothing is extracted.
+    with tarfile.open(fileobj=content, mode="r:") as archive:
+        while True:
+            budget.enter_member()
+            entry = archive.next()
+            if entry is None:
+                budget.members -= 1
+                return
+            # The library keeps every header it has read; we need none of them again.
+            archive.members = []  # type: ignore[attr-defined]  # missing in the stubs
+            if not entry.isreg():
+                continue
+            opened = archive.extractfile(entry)
+            if opened is None:
+                continue
+            held = _bounded(opened.read, budget)
+            if len(held) < min(entry.size, budget.config.archive_member_bytes):
+                budget.note("archive-damaged")
+            yield Member(entry.name, held)
+
+
+def _stream(
+    content: Content, budget: Budget, *, fresh: Callable[[], "_Decompressor"], name: str
+) -> Iterator[Member]:
+    """Yield what one compressed stream holds, several streams one after another included."""
+    content.seek(0)
+    budget.enter_member()
+    decompressor = fresh()
+    limit = budget.config.archive_member_bytes
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        # Only when it asks: else what is packed would pile up inside while little by little comes
+        # out.
+        fed = content.read(_PIECE) if decompressor.wants_input else b""
+        starved = decompressor.wants_input and not fed
+        piece = decompressor.unpack(fed)
+        budget.spend(len(piece))
+        size += len(piece)
+        pieces.append(piece)
+        if size > limit:
+            # What fitted is still worth looking at.
+            budget.note("archive-member-size")
+            break
+        if decompressor.ended:
+            rest = decompressor.unused or content.read(_PIECE)
+            # Another stream may follow; trash after the last is ignored, as the formats' own tools
+            # do.
+            if not decompressor.starts(rest):
+                break
+            decompressor = fresh()
+            pieces.append(decompressor.unpack(rest))
+            budget.spend(len(pieces[-1]))
+            size += len(pieces[-1])
+        elif starved and not piece:
+            budget.note("archive-damaged")
+            break
+    yield Member(name, b"".join(pieces)[:limit])
+
+
+class _Decompressor(Protocol):
+    """One stream of one format, with bounded output at each step."""
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether the stream is complete."""
+
+    @property
+    def wants_input(self) -> bool:
+        """Tell whether it has used up what it was given."""
+
+    @property
+    def unused(self) -> bytes:
+        """Return what came after the end of the stream."""
+
+    def unpack(self, fed: bytes) -> bytes:
+        """Return the next piece."""
+
+    def starts(self, rest: bytes) -> bool:
+        """Tell whether another stream of this format begins here."""
+
+
+class _Gzip:
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(wbits=31)
+        self._waiting = b""
+
+    @property
+    def ended(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def wants_input(self) -> bool:
+        return not self._waiting
+
+    @property
+    def unused(self) -> bytes:
+        return self._inner.unused_data
+
+    def unpack(self, fed: bytes) -> bytes:
+        out = self._inner.decompress(self._waiting + fed, _PIECE)
+        self._waiting = self._inner.unconsumed_tail
+        return out
+
+    def starts(self, rest: bytes) -> bool:
+        return rest[:2] == b"\x1f\x8b"
+
+
+class _Standard:
+    """The interface that bz2 and lzma share."""
+
+    def __init__(self, inner: bz2.BZ2Decompressor | lzma.LZMADecompressor, magic: bytes) -> None:
+        self._inner = inner
+        self._magic = magic
+
+    @property
+    def ended(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def wants_input(self) -> bool:
+        return self._inner.needs_input
+
+    @property
+    def unused(self) -> bytes:
+        return self._inner.unused_data
+
+    def unpack(self, fed: bytes) -> bytes:
+        return self._inner.decompress(fed, _PIECE)
+
+    def starts(self, rest: bytes) -> bool:
+        return rest.startswith(self._magic)
+
+
+def _fresh_bzip2() -> _Decompressor:
+    return _Standard(bz2.BZ2Decompressor(), b"BZh")
+
+
+def _fresh_xz() -> _Decompressor:
+    # The dictionary a stream asks for is memory: `xz -9` needs 65 MiB to unpack (xz(1)).
+    return _Standard(
+        lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=128 * 1024 * 1024), b"\xfd7zXZ\x00"
+    )
+
+
+def _gzip(content: Content, budget: Budget) -> Iterator[Member]:
+    return _stream(content, budget, fresh=_Gzip, name="(gzip)")
+
+
+def _bzip2(content: Content, budget: Budget) -> Iterator[Member]:
+    return _stream(content, budget, fresh=_fresh_bzip2, name="(bzip2)")
+
+
+def _xz(content: Content, budget: Budget) -> Iterator[Member]:
+    return _stream(content, budget, fresh=_fresh_xz, name="(xz)")
+
+
+def _zstandard(content: Content, budget: Budget) -> Iterator[Member]:
+    content.seek(0)
+    budget.enter_member()
+    # RFC 8878, 3.1.1.1.2: a decoder may refuse windows above what it cares to hold; 128 MiB is
+    # `zstd --ultra`.
+    opener = zstandard.ZstdDecompressor(max_window_size=128 * 1024 * 1024)
+    with opener.stream_reader(content, read_across_frames=True, closefd=False) as opened:
+        held = _bounded(opened.read, budget)
+    yield Member("(zstandard)", held)
+
+
+_UNPACKERS: dict[str, Callable[[Content, Budget], Iterator[Member]]] = {
+    "zip": _zip,
+    "tar": _tar,
+    "gzip": _gzip,
+    "bzip2": _bzip2,
+    "xz": _xz,
+    "zstandard": _zstandard,
+}

@@ -1,0 +1,184 @@
+"""Where the agent keeps its things and every limit it holds to, each by name.
+
+One frozen value, made once at start and handed down: nothing else in the agent reads the
+environment for a path or writes a figure of its own.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MEBIBYTE = 1024 * 1024
+
+
+class StateUnusable(Exception):
+    """The state folder is missing, not ours, or open to others; the message says which and what to
+    do."""
+
+
+def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the state folder of whoever runs the agent: the system's for root, else the person's
+    own.
+
+    Honors ``DOORWARD_AGENT_STATE`` first, then the XDG base directory specification
+    (``XDG_STATE_HOME``).
+    """
+    chosen = environ.get("DOORWARD_AGENT_STATE")
+    if chosen:
+        return Path(chosen).absolute()
+    if sys.platform == "win32":
+        return Path(environ.get("PROGRAMDATA", r"C:\ProgramData")) / "Doorward Agent"
+    if os.geteuid() == 0:
+        return Path("/var/lib/doorward-agent")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "Doorward Agent"
+    xdg = environ.get("XDG_STATE_HOME", "")
+    # The XDG specification: a relative path here is invalid and must be ignored.
+    base = Path(xdg) if xdg.startswith("/") else Path.home() / ".local" / "state"
+    return base / "doorward-agent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """Every path and limit of one agent; sizes in bytes, times in seconds unless the name says
+    otherwise."""
+
+    state_dir: Path = field(default_factory=default_state_dir)
+
+    # -- scanning: what is read ---------------------------------------------------------------
+    max_file_bytes: int = 2048 * MEBIBYTE
+    """Larger files are counted as skipped ("too-large"), never as clean."""
+    window_bytes: int = 32 * MEBIBYTE
+    """A larger file is given to the engine in windows of this size, so that memory stays bounded.
+    """
+    window_overlap_bytes: int = MEBIBYTE
+    """How far two windows overlap: a pattern across the seam is still seen whole."""
+    excluded: tuple[str, ...] = ()
+    """Folders or files never scanned, as absolute paths."""
+    scan_network_mounts: bool = False
+    """Whether a walk descends into network mounts below the folder it was asked for."""
+
+    # -- scanning: workers --------------------------------------------------------------------
+    workers: int = field(default_factory=lambda: max(1, (os.cpu_count() or 1) // 2))
+    jobs_in_flight: int = 16
+    """Files handed to one worker before its first answer; keeps it busy without holding many
+    descriptors."""
+    transport: str = "descriptors" if os.name == "posix" else "paths"
+    """How a worker gets a file: an open descriptor (POSIX) or its path (elsewhere)."""
+    engine_timeout: int = 20
+    """One engine call on one piece of content."""
+    file_timeout: float = 60.0
+    """A worker silent for longer on one file is killed; large files get ``size /
+    slowest_bytes_per_second`` more."""
+    slowest_bytes_per_second: int = 4 * MEBIBYTE
+    worker_start_timeout: float = 60.0
+    worker_memory_bytes: int = 1024 * MEBIBYTE
+    """RLIMIT_DATA of a worker: private writable memory, not address space (the engine reserves much
+    of that)."""
+    worker_descriptors: int = 128
+    low_priority: bool = True
+    """Workers run at nice 19 with idle input/output."""
+    progress_interval: float = 0.1
+
+    # -- scanning: archives; budgets for one file on disk, however deep it nests ------------------
+    archive_depth: int = 8
+    archive_members: int = 10_000
+    archive_member_bytes: int = 64 * MEBIBYTE
+    archive_total_bytes: int = 400 * MEBIBYTE
+    archive_ratio: int = 250
+    """Unpacked over packed; judged only past ``archive_ratio_floor_bytes``: tiny files pack
+    absurdly well."""
+    archive_ratio_floor_bytes: int = MEBIBYTE
+    archive_seconds: float = 30.0
+
+    # -- scanning: clamd, where it runs ----------------------------------------------------------
+    clamd: bool = True
+    """Ask clamd too where its socket is found."""
+    clamd_sockets: tuple[str, ...] = (
+        "/run/clamav/clamd.ctl",
+        "/run/clamd.scan/clamd.sock",
+        "/run/clamav/clamd.sock",
+        "/tmp/clamd.socket",  # noqa: S108 (clamd's own default; its owner is checked)
+    )
+    clamd_timeout: float = 30.0
+    clamd_stream_bytes: int = 25 * MEBIBYTE
+    """clamd's own default StreamMaxLength (clamd.conf(5)); a larger member is not sent."""
+
+    # -- what was already found clean -------------------------------------------------------------
+    verdict_settle_ns: int = 2_000_000_000
+    """A file changed more recently than this is never remembered as clean."""
+    verdict_lifetime: float = 7 * 24 * 3600.0
+    """After this everything is looked at again, whatever is remembered."""
+    verdict_slots: int = 1 << 16
+    """Places in a new table; it doubles when more than half full."""
+
+    # -- quarantine ------------------------------------------------------------------------------
+    vault_chunk_bytes: int = MEBIBYTE
+
+    # -- talking to the server
+    # ----------------------------------------------------------------------
+    outbox_bytes: int = 50 * MEBIBYTE
+    """Events waiting for delivery; past it the least important are dropped, findings never."""
+    outbox_events: int = 100_000
+    outbox_parked: int = 500
+    """Events the server refused that are kept for people to look at."""
+    watch_interval: float = 0.5
+    """How often `run` looks whether another process has put something into the outbox."""
+    check_in_least: float = 1.0
+    """No shorter time between two check-ins, whatever the server says."""
+    pause_first: float = 2.0
+    """The longest pause after a first failure; each further one doubles it."""
+    pause_cap: float = 900.0
+
+    # -- scanning by itself -----------------------------------------------------------------------
+    scan_settle: float = 600.0
+    """After its start `run` leaves the computer alone for so long before it scans."""
+    schedule_interval: float = 30.0
+    stop_seconds: float = 20.0
+    """A scan has this long to end in good order when the agent is stopped."""
+
+    @property
+    def definitions_dir(self) -> Path:
+        """Where newer definitions than the bundled ones are kept."""
+        return self.state_dir / "definitions"
+
+    @property
+    def verdicts_dir(self) -> Path:
+        """What was already found clean."""
+        return self.state_dir / "verdicts"
+
+    @property
+    def quarantine_dir(self) -> Path:
+        """The vault, what is held on its way there, and the journal of unfinished moves."""
+        return self.state_dir / "quarantine"
+
+    @property
+    def allowed_file(self) -> Path:
+        """Hashes a person has restored, so that they are not put away again."""
+        return self.state_dir / "allowed.json"
+
+
+def prepare(config: AgentConfig) -> None:
+    """Make the state folder and its rooms, closed to everybody else; refuse one that others can
+    write to.
+
+    Raises StateUnusable.
+    """
+    for folder in (config.state_dir, config.verdicts_dir, config.quarantine_dir):
+        try:
+            folder.mkdir(mode=0o700, parents=folder is config.state_dir, exist_ok=True)
+        except OSError as error:
+            raise StateUnusable(f"cannot make {folder}: {error.strerror}") from error
+    if os.name != "posix":
+        return
+    found = config.state_dir.stat()
+    if found.st_uid != os.geteuid():
+        raise StateUnusable(
+            f"{config.state_dir} belongs to another user; give --state a folder of your own"
+        )
+    if found.st_mode & 0o022:
+        raise StateUnusable(
+            f"others can write to {config.state_dir}; run: chmod 700 {config.state_dir}"
+        )

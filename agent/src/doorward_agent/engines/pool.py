@@ -1,0 +1,311 @@
+"""The workers as the agent sees them: files go in, verdicts come out, and a worker that hangs or
+dies is replaced.
+
+Each worker answers in the order it is asked, so the oldest question without an answer is the one it
+is at: that file is blamed for a time-out or a crash, the others go to the replacement.
+"""
+
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+from doorward_agent.config import AgentConfig
+from doorward_agent.engines.channel import (
+    Answer,
+    Channel,
+    ChannelBroken,
+    PipeChannel,
+    SocketChannel,
+)
+
+_CRASHES_PER_FILE = 2
+"""A worker may die from the outside (out of memory, an operator): the file gets one more try, no
+third."""
+_FAILED_STARTS = 3
+
+PASSED_ON = ("PATH", "PYTHONPATH", "PYTHONHOME", "LANG", "LC_ALL", "SYSTEMROOT", "TEMP", "TMP")
+"""What of the environment a worker gets: enough to start the same Python, no secrets."""
+
+LIMITS = (
+    "max_file_bytes",
+    "window_bytes",
+    "window_overlap_bytes",
+    "engine_timeout",
+    "worker_memory_bytes",
+    "worker_descriptors",
+    "low_priority",
+    "archive_depth",
+    "archive_members",
+    "archive_member_bytes",
+    "archive_total_bytes",
+    "archive_ratio",
+    "archive_ratio_floor_bytes",
+    "archive_seconds",
+    "clamd",
+    "clamd_sockets",
+    "clamd_timeout",
+    "clamd_stream_bytes",
+)
+"""The settings a worker needs; they are part of what a remembered verdict depends on."""
+
+
+class EngineUnavailable(Exception):
+    """No worker can be started; the message says why. Nothing was scanned, so nothing is clean."""
+
+
+@dataclass(slots=True)
+class Job:
+    """One file to look at. Whoever collects the answer closes the descriptor."""
+
+    path: bytes
+    descriptor: int
+    found: os.stat_result
+    crashes: int = 0
+    begun: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One file that was looked at, or why it was not."""
+
+    job: Job
+    answer: Answer | None
+    error: str
+
+
+class _Worker:
+    """One process, its channel, and what it has been asked."""
+
+    def __init__(
+        self, config: AgentConfig, definitions: str, inbox: "queue.SimpleQueue[tuple[_Worker, Any]]"
+    ) -> None:
+        self.asked: deque[tuple[int, Job]] = deque()
+        self.next_number = 0
+        self.ready = False
+        self.born = time.monotonic()
+        self._inbox = inbox
+        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        command = [sys.executable, "-P", "-m", "doorward_agent.engines.worker", config.transport]
+        self.channel: Channel
+        if config.transport == "descriptors":
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            with theirs:
+                self.process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+                    [*command, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=environment,
+                    cwd="/",
+                )
+            self.channel = SocketChannel(ours)
+        else:
+            self.process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+            )
+            self.channel = PipeChannel(
+                cast(BinaryIO, self.process.stdout), cast(BinaryIO, self.process.stdin)
+            )
+        self._reader = threading.Thread(
+            target=self._read, name="doorward-worker-answers", daemon=True
+        )
+        self._reader.start()
+        limits = {name: getattr(config, name) for name in LIMITS}
+        try:
+            self.channel.send({"limits": limits, "definitions": definitions})
+        except ChannelBroken:
+            # It died at once; the reader tells.
+            return
+
+    def _read(self) -> None:
+        while True:
+            try:
+                received = self.channel.receive()
+            except ChannelBroken:
+                received = None
+            self._inbox.put((self, None if received is None else received[0]))
+            if received is None:
+                return
+
+    def ask(self, job: Job) -> None:
+        """Hand over a file."""
+        job.begun = time.monotonic()
+        number = self.next_number
+        self.next_number += 1
+        self.asked.append((number, job))
+        try:
+            self.channel.send({"job": number, "path": os.fsdecode(job.path)}, job.descriptor)
+        except ChannelBroken:
+            # The reader sees the end too, and the files are handed to the replacement from there.
+            return
+
+    def end(self) -> None:
+        """Kill the process and wait for it."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(timeout=5.0)
+        self.channel.close()
+
+
+class Pool:
+    """A few workers, started when first asked. Use as a context; not for several threads."""
+
+    def __init__(self, config: AgentConfig, definitions: str) -> None:
+        self._config = config
+        self._definitions = definitions
+        self._inbox: queue.SimpleQueue[tuple[_Worker, Any]] = queue.SimpleQueue()
+        self._workers: list[_Worker] = []
+        self._waiting: deque[Job] = deque()
+        self._failed_starts = 0
+        self._why = ""
+        self.restarts = 0
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pids(self) -> list[int]:
+        """Return the processes, for whoever measures them."""
+        return [worker.process.pid for worker in self._workers]
+
+    @property
+    def outstanding(self) -> int:
+        """Return how many files are without an answer."""
+        return len(self._waiting) + sum(len(worker.asked) for worker in self._workers)
+
+    @property
+    def full(self) -> bool:
+        """Tell whether answers should be collected before more is submitted."""
+        return self.outstanding >= self._config.jobs_in_flight * self._config.workers
+
+    def submit(self, job: Job) -> None:
+        """Take a file; `collect` gives it back, its descriptor still open."""
+        self._waiting.append(job)
+        self._hand_out()
+
+    def collect(self, timeout: float) -> list[Done]:
+        """Return what was answered; waits up to `timeout` seconds for the first. Raises
+        EngineUnavailable."""
+        done: list[Done] = []
+        try:
+            worker, message = self._inbox.get(timeout=timeout)
+        except queue.Empty:
+            self._replace_silent(done)
+            return done
+        while True:
+            if worker in self._workers:
+                self._heard(worker, message, done)
+            try:
+                worker, message = self._inbox.get_nowait()
+            except queue.Empty:
+                break
+        self._replace_silent(done)
+        self._hand_out()
+        return done
+
+    def close(self) -> None:
+        """End every worker and close every file."""
+        for worker in self._workers:
+            worker.end()
+            for _, job in worker.asked:
+                os.close(job.descriptor)
+        self._workers.clear()
+        for job in self._waiting:
+            os.close(job.descriptor)
+        self._waiting.clear()
+
+    def _hand_out(self) -> None:
+        while self._waiting:
+            # A second worker starts only when the first has its hands full.
+            worker = min(self._workers, key=lambda one: len(one.asked), default=None)
+            crowded = worker is None or len(worker.asked) >= self._config.jobs_in_flight // 2
+            if crowded and len(self._workers) < self._config.workers:
+                worker = _Worker(self._config, self._definitions, self._inbox)
+                self._workers.append(worker)
+            if worker is None or len(worker.asked) >= self._config.jobs_in_flight:
+                return
+            worker.ask(self._waiting.popleft())
+
+    def _heard(self, worker: _Worker, message: dict[str, Any] | None, done: list[Done]) -> None:
+        if message is None:
+            self._died(worker, "crash", done)
+        elif "ready" in message:
+            worker.ready = True
+            self._failed_starts = 0
+            if worker.asked:
+                worker.asked[0][1].begun = time.monotonic()
+        elif "failed" in message:
+            self._why = str(message["failed"])
+        else:
+            self._answered(worker, message, done)
+
+    def _answered(self, worker: _Worker, message: dict[str, Any], done: list[Done]) -> None:
+        if not worker.asked or worker.asked[0][0] != message.get("job"):
+            # An answer nobody asked for: what it says about any file cannot be believed.
+            self._died(worker, "crash", done)
+            return
+        _, job = worker.asked.popleft()
+        if worker.asked:
+            worker.asked[0][1].begun = time.monotonic()
+        error = str(message.get("error", ""))
+        answer: Answer | None = None
+        if not error:
+            try:
+                answer = Answer.decoded(message)
+            except ChannelBroken as broken:
+                error = f"engine: {broken}"
+        done.append(Done(job, answer, error))
+
+    def _died(self, worker: _Worker, how: str, done: list[Done]) -> None:
+        """Replace a worker; blame the file it was at, give the others to the next."""
+        self._workers.remove(worker)
+        worker.end()
+        self.restarts += 1
+        left = [job for _, job in worker.asked]
+        worker.asked.clear()
+        if not worker.ready:
+            self._failed_starts += 1
+            if self._failed_starts >= _FAILED_STARTS:
+                self._waiting.extendleft(reversed(left))
+                raise EngineUnavailable(
+                    self._why or "the scanning process ends as soon as it starts"
+                )
+        elif left:
+            first = left[0]
+            first.crashes += 1
+            if how == "timeout" or first.crashes >= _CRASHES_PER_FILE:
+                done.append(Done(first, None, f"engine: {how}"))
+                left = left[1:]
+        self._waiting.extendleft(reversed(left))
+        self._hand_out()
+
+    def _replace_silent(self, done: list[Done]) -> None:
+        now = time.monotonic()
+        for worker in list(self._workers):
+            if not worker.ready:
+                if now - worker.born > self._config.worker_start_timeout:
+                    self._why = "the scanning process does not get ready"
+                    self._died(worker, "timeout", done)
+            elif worker.asked:
+                job = worker.asked[0][1]
+                allowed = (
+                    self._config.file_timeout
+                    + job.found.st_size / self._config.slowest_bytes_per_second
+                )
+                if now - job.begun > allowed:
+                    self._died(worker, "timeout", done)

@@ -1,0 +1,320 @@
+"""The process in which files are opened up: it compiles the rules, is asked for one file after
+another, and may die.
+
+Started by `engines.pool` with one end of a channel and its settings as one line of JSON. It has low
+priority, bounded memory, may write no file, and where the agent is root it gives up every right but
+reading the descriptors it is handed. Whatever goes wrong in it ends this process, never the agent.
+"""
+
+import codecs
+import importlib
+import io
+import os
+import sys
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import psutil
+
+from doorward_agent import archives, definitions
+from doorward_agent.config import AgentConfig
+from doorward_agent.definitions.hashes import HashList
+from doorward_agent.engines import Engine, EngineFailed, Hit, clamav, yara
+from doorward_agent.engines.channel import Answer, Channel, worker_end
+
+UNPRIVILEGED = 65534
+"""The user and group "nobody" of every Linux distribution and of macOS's unsigned view; no name
+lookup is needed."""
+
+EXIT_BROKEN = 70
+"""EX_SOFTWARE of sysexits.h: the engine's state is unknown, a new process must take over."""
+
+_HEAD = 512
+_TAIL = 22 + 65535
+
+
+class Examiner:
+    """Everything that looks at one file: the hash list, our engine, the unpackers, and clamd where
+    it runs."""
+
+    def __init__(
+        self, config: AgentConfig, *, ours: Engine, others: tuple[Engine, ...], hashes: HashList
+    ) -> None:
+        self._config = config
+        self._ours = ours
+        self._others = others
+        self._hashes = hashes
+
+    def examine(self, descriptor: int) -> Answer:
+        """Return everything found in an open file, and every reason why it was not seen whole."""
+        before = os.fstat(descriptor)
+        hits: list[tuple[str, Hit]] = []
+        limits: list[str] = []
+        digest = sha256()
+        size = before.st_size
+        whole: bytes | None = None
+        if size <= self._config.window_bytes:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            whole = _read(descriptor, size)
+            digest.update(whole)
+            head, tail = whole[:_HEAD], whole[-_TAIL:]
+        else:
+            head, tail = _digest(descriptor, digest)
+        try:
+            found = (
+                self._ours.scan(whole)
+                if whole is not None
+                else self._ours.scan_file(descriptor, size)
+            )
+            hits.extend(("", hit) for hit in found)
+        except EngineFailed as failed:
+            limits.append(f"engine: {failed}")
+        known = self._hashes.find(digest.digest())
+        if known is not None:
+            hits.append(("", _known(known)))
+        kind = archives.kind_of(head) or ("zip" if archives.has_hidden_zip(tail) else None)
+        if kind is not None:
+            self._look_inside(descriptor, size, whole, kind, hits, limits)
+        if self._others and worth_asking_others(head, kind):
+            for engine in self._others:
+                try:
+                    hits.extend(("", hit) for hit in engine.scan_file(descriptor, size))
+                except EngineFailed as failed:
+                    limits.append(f"{engine.name}: {failed}")
+        after = os.fstat(descriptor)
+        changed = (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (
+            after.st_size,
+            after.st_mtime_ns,
+            after.st_ctime_ns,
+        )
+        return Answer(
+            sha256=digest.hexdigest(),
+            size=size,
+            hits=tuple(hits),
+            limits=tuple(limits),
+            changed=changed,
+        )
+
+    def _look_inside(
+        self,
+        descriptor: int,
+        size: int,
+        whole: bytes | None,
+        kind: str,
+        hits: list[tuple[str, Hit]],
+        limits: list[str],
+    ) -> None:
+        budget = archives.Budget(self._config, packed=max(size, 1))
+        with _opened(descriptor, whole) as content:
+            for member in archives.members(content, kind, budget):
+                known = self._hashes.find(sha256(member.content).digest())
+                if known is not None:
+                    hits.append((member.name, _known(known)))
+                try:
+                    hits.extend((member.name, hit) for hit in self._ours.scan(member.content))
+                except EngineFailed as failed:
+                    budget.note(f"engine: {failed}")
+        limits.extend(budget.reasons)
+
+
+class _opened:  # noqa: N801 (read as a context, like contextlib's)
+    """A file object over the content; the descriptor itself stays open."""
+
+    def __init__(self, descriptor: int, whole: bytes | None) -> None:
+        self._file: archives.Content
+        if whole is not None:
+            self._file = io.BytesIO(whole)
+            self._close = None
+        else:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            reader = open(descriptor, "rb", closefd=False)  # noqa: SIM115 (closed in __exit__)
+            self._file = reader
+            self._close = reader.close
+
+    def __enter__(self) -> archives.Content:
+        return self._file
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._close is not None:
+            self._close()
+
+
+def worth_asking_others(head: bytes, kind: str | None) -> bool:
+    """Tell whether a second engine is asked: programs, archives, documents and mail; not every text
+    and picture."""
+    if kind is not None or head[:2] in {b"MZ", b"#!", b"L\0"} or head[:5] in {b"%PDF-", b"{\\rtf"}:
+        return True
+    if head[:4] in {
+        b"\x7fELF",
+        b"\xca\xfe\xba\xbe",
+        b"\xcf\xfa\xed\xfe",
+        b"\xce\xfa\xed\xfe",
+        b"Rar!",
+        b"MSCF",
+        b"ITSF",
+    }:
+        return True
+    if head[:8] == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" or head[:6] == b"7z\xbc\xaf\x27\x1c":
+        return True
+    start = head[:64].lower()
+    return start.startswith(
+        (b"from ", b"received:", b"return-path:", b"delivered-to:", b"mime-version:")
+    )
+
+
+def _known(label: str) -> Hit:
+    return Hit(
+        rule="DW-HASH",
+        title=label or "Known malicious file",
+        engine="hashes",
+        severity="low" if label.startswith("EICAR") else "high",
+        kind="test" if label.startswith("EICAR") else "malware",
+        reason="The file's SHA-256 hash is on the list of known files.",
+    )
+
+
+def _read(descriptor: int, size: int) -> bytes:
+    pieces = []
+    # One byte more than its size: a file that grew meanwhile shows.
+    missing = size + 1
+    while missing > 0:
+        piece = os.read(descriptor, missing)
+        if not piece:
+            break
+        pieces.append(piece)
+        missing -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _digest(descriptor: int, digest: "_Digest") -> tuple[bytes, bytes]:
+    """Hash a large file piece by piece; return its beginning and end."""
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    head = tail = b""
+    while True:
+        piece = os.read(descriptor, 1024 * 1024)
+        if not piece:
+            return head, tail
+        digest.update(piece)
+        head = head or piece[:_HEAD]
+        tail = (tail + piece)[-_TAIL:]
+
+
+class _Digest(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
+def clamd_engines(config: AgentConfig) -> tuple[Engine, ...]:
+    """Return clamd as an engine where it runs and is wanted."""
+    if not config.clamd or os.name != "posix":
+        return ()
+    found = clamav.find(config)
+    return () if found is None else (found,)
+
+
+def give_up_rights(config: AgentConfig) -> None:
+    """Keep what a worker needs: low priority, bounded memory, no files to write, and no root."""
+    if config.low_priority:
+        _step_back()
+    if os.name != "posix":
+        return
+    resource = importlib.import_module("resource")
+    for limit, value in (
+        ("RLIMIT_CORE", 0),
+        ("RLIMIT_FSIZE", 0),
+        ("RLIMIT_NOFILE", config.worker_descriptors),
+        ("RLIMIT_DATA", config.worker_memory_bytes),
+    ):
+        try:
+            resource.setrlimit(getattr(resource, limit), (value, value))
+        except (ValueError, OSError):
+            # A stricter limit is already set from outside; that one holds.
+            continue
+    # The zip reader looks this up on first use, when the files of a root-only Python are out of
+    # reach.
+    codecs.lookup("cp437")
+    if os.geteuid() == 0:
+        try:
+            os.setgroups([])
+            os.setgid(UNPRIVILEGED)
+            os.setuid(UNPRIVILEGED)
+        except PermissionError:
+            # A container's root without the right to change users: less than root already.
+            return
+
+
+def _step_back() -> None:
+    try:
+        me = psutil.Process()
+        if os.name == "posix":
+            os.nice(19)
+            if hasattr(me, "ionice"):
+                me.ionice(psutil.IOPRIO_CLASS_IDLE)
+        else:
+            me.nice(getattr(psutil, "IDLE_PRIORITY_CLASS", None))
+    except (OSError, psutil.Error):
+        # Low priority is a courtesy, not a condition.
+        return
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until the other end closes; return the exit status."""
+    channel = worker_end(arguments)
+    opening = channel.receive()
+    if opening is None:
+        return 0
+    values = opening[0]
+    config = AgentConfig(state_dir=Path(os.devnull), **values["limits"])
+    try:
+        found = definitions.current(values["definitions"])
+        rules = yara.compiled(yara.read_sources(found.rule_files))
+        hashes = HashList(found.hash_file)
+        ours = yara.YaraEngine(
+            rules,
+            version=found.version,
+            timeout=config.engine_timeout,
+            window_bytes=config.window_bytes,
+            window_overlap_bytes=config.window_overlap_bytes,
+        )
+        # Whatever the engine sets up on first use, it sets up while it still may.
+        ours.scan(b"warm")
+        examiner = Examiner(config, ours=ours, others=clamd_engines(config), hashes=hashes)
+        give_up_rights(config)
+    except Exception as error:  # noqa: BLE001 (told to the agent, which decides)
+        channel.send({"failed": f"{type(error).__name__}: {error}"[:2000]})
+        return EXIT_BROKEN
+    channel.send({"ready": True})
+    return _serve(channel, examiner)
+
+
+def _serve(channel: Channel, examiner: Examiner) -> int:
+    while True:
+        asked = channel.receive()
+        if asked is None:
+            return 0
+        message, descriptor = asked
+        job = message["job"]
+        try:
+            if descriptor is None:
+                descriptor = os.open(message["path"], os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            answer = examiner.examine(descriptor)
+        except OSError as error:
+            channel.send({"job": job, "error": f"unreadable: {error.strerror}"})
+        except BaseException as error:  # noqa: BLE001 (a Rust panic is no Exception)
+            channel.send({"job": job, "error": f"engine: {type(error).__name__}: {error}"[:500]})
+            return EXIT_BROKEN
+        else:
+            channel.send({"job": job, **answer.encoded()})
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
