@@ -98,6 +98,7 @@ class Loop:
         self._link: link.Link | None = None
         self._identity: identity.Identity | None = None
         self._seen = (0, 0)
+        self._checked_in = False
         # The clock (monotonic) when the silence after a failure is over, or was never needed.
         self._quiet_until = 0.0
         self._started: dict[schedule.Kind, int] = {}
@@ -230,7 +231,8 @@ class Loop:
             queue=messages.QueueState(depth=depth.waiting, dropped=depth.dropped),
             device=facts if told != facts_body else None,
         )
-        wait = self._identity.wait if self._identity else 0
+        # The first call of a run is not held open: people are waiting to see that it works.
+        wait = self._identity.wait if self._identity and self._checked_in else 0
         answer = await server.check_in(state, wait=wait)
         now = self._now()
         with transaction(self.db):
@@ -248,6 +250,7 @@ class Loop:
                     now=int(now + server.clock_offset * 1000),
                     known=KNOWN_COMMANDS,
                 )
+        self._checked_in = True
         self._worked(server)
         await self._answer_commands(server)
         if answer.more:
