@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.db import connections
 from django.test import Client
 
@@ -32,7 +33,10 @@ def django_db_modify_db_settings(
 @pytest.fixture(autouse=True)
 def ground(settings: Any, tmp_path: Path) -> None:
     """Each test has a data folder of its own, a cheap password hash and unhashed static names."""
+    cache.clear()
     settings.DATA = tmp_path
+    settings.STATIC_ROOT = tmp_path / "static"
+    settings.STATIC_ROOT.mkdir()
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.STORAGES = {
         **settings.STORAGES,

@@ -21,7 +21,6 @@ class LoginForm(allauth_forms.LoginForm):  # type: ignore[misc]  # allauth ships
         # Plain text, not an email field: "not an address" would be a second kind of answer.
         self.fields["login"] = forms.CharField(
             label=_("Email address"),
-            max_length=320,
             widget=forms.TextInput(
                 attrs={
                     "type": "email",
@@ -33,6 +32,9 @@ class LoginForm(allauth_forms.LoginForm):  # type: ignore[misc]  # allauth ships
             ),
         )
         self.fields["password"].help_text = ""
+        for field in self.fields.values():
+            # "No NUL characters" would be a second kind of answer too.
+            field.validators = []
         self.order_fields(["login", "password"])
 
     def clean_login(self) -> str:
