@@ -268,6 +268,12 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
+DEMO = environment.switch(
+    "DOORWARD_DEMO", False, "Set by `doorward demo` alone: shows its mails to everyone on a page."
+)
+if DEMO and not LOOPBACK:
+    raise SettingRefused("DOORWARD_DEMO shows every mail to everyone: only on this machine.")
+
 # -- mail ------------------------------------------------------------------------------------------
 
 EMAIL_URL = environment.text(

@@ -1,0 +1,30 @@
+"""The demo's mailbox exists in a demo and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import Client
+
+pytestmark = pytest.mark.django_db
+
+
+def test_outside_a_demo_there_is_no_mailbox(client: Client) -> None:
+    assert client.get("/demo/mailbox/", HTTP_HOST="localhost").status_code == 404
+
+
+def test_a_demo_shows_its_mail_with_markup_inert(
+    client: Client, settings: Any, tmp_path: Path
+) -> None:
+    settings.DEMO = True
+    (tmp_path / "mail").mkdir()
+    (tmp_path / "mail" / "1.eml").write_text(
+        "To: alice@example.org\nSubject: <b>Hello</b>\nDate: Sun, 22 Nov 2026 10:00:00 +0000\n"
+        "\n<script>alert(1)</script> 123456\n"
+    )
+    page = client.get("/demo/mailbox/", HTTP_HOST="localhost").content.decode()
+    assert "123456" in page
+    assert "<script>alert" not in page
+    assert "<b>Hello" not in page
