@@ -31,6 +31,7 @@ from django.db import (
     DataError,
     IntegrityError,
     InterfaceError,
+    OperationalError,
     connection,
     connections,
     transaction,
@@ -213,9 +214,16 @@ class Intake:
 
 def _store_all(submissions: Sequence[_Submission]) -> list[Outcome]:
     """Store them in one transaction; alone where one of them can't be stored with the others."""
-    if not connection.in_atomic_block:
-        connection.close_if_unusable_or_obsolete()
+    session = connection.connection
     try:
+        try:
+            with transaction.atomic():
+                return _write(submissions)
+        except OperationalError:
+            # Django has replaced a session that was cut, by a restart of the database, say. Then it
+            # is worth a second try at once; it does no harm should the first have been committed.
+            if session is None or connection.connection is session or connection.in_atomic_block:
+                raise
         with transaction.atomic():
             return _write(submissions)
     except (DataError, IntegrityError) as error:
@@ -223,7 +231,8 @@ def _store_all(submissions: Sequence[_Submission]) -> list[Outcome]:
     except (DatabaseError, InterfaceError, MemoryError, OSError) as error:
         log.warning("reports.intake.unavailable", error=str(error).strip())
         raise IntakeUnavailable("the database does not answer", RETRY_BROKEN_S) from error
-    except Exception as error:  # noqa: BLE001 - whatever an event broke, it must not take others
+    # Whatever an event broke, it must not take others along.
+    except Exception as error:  # noqa: BLE001
         return _apart(submissions, error)
 
 
