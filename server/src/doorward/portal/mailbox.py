@@ -1,4 +1,4 @@
-"""The demo's mailbox: on a throw-away server, everyone may read its mail. Nowhere else is it there."""
+"""The demo's mailbox: on a throw-away server everyone may read its mail; nowhere else is it."""
 
 from __future__ import annotations
 
