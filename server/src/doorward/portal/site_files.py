@@ -84,12 +84,19 @@ def brand_css(color: str) -> str:
     """Return the tokens for an accent color ``#rrggbb``; nothing for any other text."""
     if not _COLOR.fullmatch(color):
         return ""
-    on = "#14282d" if luminance(color) > 0.18 else "#ffffff"  # above: dark text has >= 4.5:1
-    lit = f"color-mix(in srgb, {color} 88%, {'white' if on == '#14282d' else 'black'})"
+    # One of these has 4.5:1 on any color; the first that has is taken.
+    on = next(text for text in ("#14282d", "#ffffff", "#000000") if contrast(color, text) >= 4.5)
+    lit = f"color-mix(in srgb, {color} 88%, {'black' if on == '#ffffff' else 'white'})"
     return (
         f":root {{ --brand-lamp: {color}; --brand-lamp-lit: {lit};"
         f" --brand-on-lamp: {on}; --brand-mark: {color}; }}\n"
     )
+
+
+def contrast(one: str, other: str) -> float:
+    """Return how far two colors stand apart (WCAG 2.2), 1 to 21."""
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
 
 
 def luminance(color: str) -> float:

@@ -191,6 +191,33 @@ def of_happening(happening: queries.Happening) -> Story:
     return of_scan(happening.scan)
 
 
+_BROWSERS: Final = (
+    ("Firefox/", "Firefox"),
+    ("Edg/", "Edge"),
+    ("OPR/", "Opera"),
+    ("Chrome/", "Chrome"),
+    ("Safari/", "Safari"),
+)
+_SYSTEMS: Final = (
+    ("Android", "Android"),
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Windows", "Windows"),
+    ("Mac OS X", "macOS"),
+    ("CrOS", "ChromeOS"),
+    ("Linux", "Linux"),
+)
+
+
+def browser(agent: str) -> str:
+    """Return what a person calls the browser that sent this User-Agent; it is only a claim."""
+    name = next((name for sign, name in _BROWSERS if sign in agent), "")
+    system = next((name for sign, name in _SYSTEMS if sign in agent), "")
+    if name and system:
+        return _("%(browser)s on %(system)s") % {"browser": name, "system": system}
+    return name or system or texts.shortened(texts.visible(agent), 60) or _("An unknown browser")
+
+
 def number(value: int) -> str:
     """Return a number as people write it: 48,211."""
     return str(number_format(value, force_grouping=True))

@@ -149,6 +149,8 @@ def whole(text: object) -> dict[str, object]:
 def field(bound: BoundField, help_below: str = "") -> dict[str, Any]:
     """Show a field: label above, help below, what is wrong beside it."""
     widget = bound.field.widget
+    # A label that goes away while one types is no label.
+    widget.attrs.pop("placeholder", None)
     return {
         "field": bound,
         "password": isinstance(widget, PasswordInput),
@@ -194,6 +196,13 @@ def action(disposition: int) -> SafeString:
     return status(tone, word)
 
 
+@register.filter
+def visible(text: object, most: int = 60) -> str:
+    """Return text that came from outside for a place where no markup can stand, as a title."""
+    return texts.shortened(texts.visible(str(text)), most)
+
+
+register.filter("browser", telling.browser)
 register.filter("scan_headline", telling.scan_headline)
 register.filter("scan_figures", telling.scan_figures)
 register.filter("file_name", telling.file_name)

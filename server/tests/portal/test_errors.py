@@ -1,0 +1,48 @@
+"""When something is wrong, the page says what to do, and nothing of our insides."""
+
+from __future__ import annotations
+
+import pytest
+from django.test import Client
+from django.urls import path
+from structlog.testing import capture_logs
+
+from doorward import urls as real
+
+
+def broken(request: object) -> None:
+    raise RuntimeError("the secret of the house")
+
+
+urlpatterns = [*real.urlpatterns, path("broken/", broken)]
+handler400, handler403 = real.handler400, real.handler403
+handler404, handler500 = real.handler404, real.handler500
+
+
+@pytest.mark.urls(__name__)
+def test_row93_a_mistake_of_ours_shows_a_number_that_the_log_knows(db: None) -> None:
+    client = Client(HTTP_HOST="localhost", raise_request_exception=False)
+    with capture_logs() as logs:
+        answer = client.get("/broken/")
+    assert answer.status_code == 500
+    page = answer.content.decode()
+    assert "Something broke on our side" in page
+    assert "secret" not in page
+    assert "Traceback" not in page
+    told = next(entry for entry in logs if entry["event"] == "portal.error.shown")
+    assert told["number"] in page
+
+
+def test_a_missing_page_leads_home(client: Client, db: None) -> None:
+    answer = client.get("/nowhere/", HTTP_HOST="localhost")
+    assert answer.status_code == 404
+    assert "Nothing is here" in answer.content.decode()
+    assert 'href="/"' in answer.content.decode()
+
+
+def test_a_person_without_an_account_is_told_so(db: None) -> None:
+    from server.tests.conftest import person, signed_in
+
+    answer = signed_in(person("dora@example.org", "Dora")).get("/")
+    assert answer.status_code == 403
+    assert "You belong to no account" in answer.content.decode()

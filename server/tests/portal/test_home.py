@@ -1,0 +1,132 @@
+"""The home page answers three questions, truly, and costs the same for every account."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from django.test import Client
+from django.utils import timezone
+from server.tests.portal.stock import device_of, scan_of, threat_of
+
+from doorward.accounts.models import Account
+from doorward.devices.models import Device, Presence, Protection
+from doorward.reports.models import Disposition
+
+MOST_QUERIES = 12
+
+
+def text_of(client: Client, address: str = "/") -> str:
+    answer = client.get(address)
+    assert answer.status_code == 200, answer
+    return answer.content.decode()
+
+
+def test_an_account_without_devices_is_told_how_to_begin(
+    alices_browser: Client, account: Account
+) -> None:
+    page = text_of(alices_browser)
+    assert "Let’s protect your first device" in page
+    assert 'href="/devices/add/"' in page
+    assert "#door-open" in page
+
+
+def test_everything_is_protected_only_while_every_device_was_just_heard(
+    alices_browser: Client, account: Account
+) -> None:
+    device_of(account)
+    device_of(account)
+    page = text_of(alices_browser)
+    assert "Everything is protected" in page
+    assert "#door-well" in page
+    device_of(account, seen=timezone.now() - timedelta(minutes=16))
+    page = text_of(alices_browser)
+    assert "Everything is protected" not in page
+    assert "2 of 3 devices are protected now." in page
+
+
+@pytest.mark.parametrize(
+    ("age", "words"),
+    [
+        (timedelta(minutes=15), "Protected"),
+        (timedelta(minutes=16), "Away"),
+        (timedelta(hours=25), "State unknown"),
+        (timedelta(days=8), "Silent"),
+    ],
+)
+def test_protected_fades_with_age(
+    alices_browser: Client, account: Account, age: timedelta, words: str
+) -> None:
+    moment = timezone.now()
+    device_of(account, seen=moment)
+    with time_machine.travel(moment + age, tick=False):
+        assert f"</svg>{words}</span>" in text_of(alices_browser)
+
+
+def test_what_a_device_said_is_wrong_stays_wrong_when_it_goes_quiet(
+    alices_browser: Client, account: Account
+) -> None:
+    device_of(account, said=Protection.OFF, seen=timezone.now() - timedelta(days=3))
+    page = text_of(alices_browser)
+    assert "One thing needs you" in page
+    assert "is not protected" in page
+
+
+def test_a_threat_that_is_still_there_comes_first_and_opens_the_door(
+    alices_browser: Client, laptop: Device
+) -> None:
+    threat = threat_of(laptop, disposition=Disposition.DETECTED)
+    page = text_of(alices_browser)
+    assert "#door-ajar" in page
+    assert "invoice.com is still there." in page
+    assert f'id="first-step" href="/reports/threats/{threat.uid}/"' in page
+
+
+def test_what_was_put_away_is_told_and_needs_nobody(alices_browser: Client, laptop: Device) -> None:
+    threat_of(laptop)
+    page = text_of(alices_browser)
+    assert "We put invoice.com away. It can’t run." in page
+    assert "Everything is protected" in page
+
+
+@pytest.mark.parametrize("devices", [1, 20, 30])
+def test_the_home_page_takes_at_most_twelve_queries(
+    alices_browser: Client, account: Account, devices: int, django_assert_max_num_queries: Any
+) -> None:
+    for number in range(devices):
+        device = device_of(account, said=Protection.OFF if number % 3 else Protection.PROTECTED)
+        scan_of(device)
+        threat_of(device, disposition=Disposition.DETECTED)
+    alices_browser.get("/")
+    with django_assert_max_num_queries(MOST_QUERIES):
+        text_of(alices_browser)
+
+
+def test_a_live_part_is_sent_again_only_when_it_says_something_new(
+    alices_browser: Client, laptop: Device
+) -> None:
+    asked = {"HX-Request": "true"}
+    first = alices_browser.get("/", headers=asked)
+    assert first.status_code == 200
+    assert b"<html" not in first.content
+    asked["If-None-Match"] = first["ETag"]
+    assert alices_browser.get("/", headers=asked).status_code == 204
+    with time_machine.travel(timezone.now() + timedelta(minutes=5), tick=False):
+        # Older, but no news: the browser lets ages walk by itself.
+        assert alices_browser.get("/", headers=asked).status_code == 204
+    with time_machine.travel(timezone.now() + timedelta(minutes=20), tick=False):
+        faded = alices_browser.get("/", headers=asked)
+    assert faded.status_code == 200
+    assert "Away" in faded.content.decode()
+    threat_of(laptop)
+    assert "invoice.com" in alices_browser.get("/", headers=asked).content.decode()
+
+
+def test_a_device_whose_presence_was_never_written_is_awaited(
+    alices_browser: Client, account: Account
+) -> None:
+    device = device_of(account, enrolled_at=timezone.now())
+    Presence.objects.filter(device=device).delete()
+    assert "First call awaited" in text_of(alices_browser)
