@@ -105,12 +105,10 @@ def test_removing_says_what_is_lost_and_happens_only_on_post(
 ) -> None:
     page = alices_browser.get(f"/devices/{laptop.pk}/remove/").content.decode()
     assert "Its place is free at once" in page
-    laptop.refresh_from_db()
-    assert laptop.revoked_at is None
+    assert Device.objects.get(pk=laptop.pk).revoked_at is None
     answer = alices_browser.post(f"/devices/{laptop.pk}/remove/", follow=True)
     assert "is removed. Its place is free." in answer.content.decode()
-    laptop.refresh_from_db()
-    assert laptop.revoked_at is not None
+    assert Device.objects.get(pk=laptop.pk).revoked_at is not None
     assert alices_browser.get(f"/devices/{laptop.pk}/").status_code == 404
 
 

@@ -88,6 +88,7 @@ def test_older_and_newer_lead_through_all_of_them_and_back(
     now = timezone.now()
     scans = [scan_of(laptop, time=now - timedelta(minutes=n)) for n in range(45)]
     seen: list[str] = []
+    older = newer = ""
     address = "/reports/"
     for _ in range(3):
         answer = alices_browser.get(address)

@@ -27,7 +27,7 @@ AGES = (
 
 def test_the_database_and_the_page_judge_every_device_alike(account: Account) -> None:
     now = timezone.now()
-    devices = []
+    devices: list[Device] = []
     for age, said, kind, copied, fresh in product(
         AGES, Protection.values, ("laptop", "server"), (False, True), (False, True)
     ):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -186,7 +187,7 @@ def threat(request: HttpRequest, visit: Visit, uid: UUID) -> HttpResponse:
 # -- filters -------------------------------------------------------------------------------------
 
 
-def _one_of(asked: QueryDict, key: str, known: dict[str, object] | dict[str, str | Promise]) -> str:
+def _one_of(asked: QueryDict, key: str, known: Mapping[str, object]) -> str:
     value = asked.get(key, "")
     if value and value not in known:
         raise BadRequest(key)
@@ -201,7 +202,7 @@ def _device(asked: QueryDict) -> UUID | None:
         raise BadRequest("device") from None
 
 
-def _since(asked: QueryDict):
+def _since(asked: QueryDict) -> datetime | None:
     span = _one_of(asked, "time", SPANS)
     if not span:
         return None

@@ -55,4 +55,4 @@ def member(
             return render(request, "errors/no_account.html", status=403)
         return view(request, Visit(user, membership.account, membership.role), *args, **kwargs)
 
-    return login_required(guarded)  # type: ignore[return-value,type-var]  # django-stubs wants HttpRequest alone
+    return login_required(guarded)  # type: ignore[return-value]  # django-stubs wants HttpRequest alone
