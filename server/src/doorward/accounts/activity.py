@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from allauth.account import signals
 from django.contrib.auth.signals import user_logged_out
 
+from doorward.accounts import tokens
 from doorward.accounts.adapter import origin_of
 from doorward.audit import trail
 
@@ -27,6 +28,8 @@ def watch() -> None:
         (signals.email_verification_code_rejected, "account.code.rejected"),
     ):
         signal.connect(_Told(tag), weak=False, dispatch_uid=f"doorward {tag}")
+    for signal in (signals.password_changed, signals.password_set, signals.password_reset):
+        signal.connect(_end_tokens, dispatch_uid="doorward tokens end")
     signals.email_confirmed.connect(_confirmed, dispatch_uid="doorward account.email.confirmed")
 
 
@@ -40,6 +43,12 @@ class _Told:
         # Signing out of a session that had ended already has nobody to tell of.
         if user is not None and user.pk is not None:
             _record(self._tag, request, user)
+
+
+def _end_tokens(*, user: User, **_more: Any) -> None:
+    # Whoever changes a password may do so because somebody else knew it: what that somebody made
+    # with it must not outlive it.
+    tokens.revoke_all(user)
 
 
 def _confirmed(*, request: HttpRequest, email_address: Any, **_more: Any) -> None:

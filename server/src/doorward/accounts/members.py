@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from doorward.accounts.models import Account, User
+from typing import Final
+
+from doorward.accounts.models import Account, Role, User
+
+# Who may add, rename and remove devices; the others only look.
+MAY_CHANGE_DEVICES: Final = frozenset({Role.OWNER, Role.HELPER})
 
 
 class NoAccount(Exception):
@@ -14,11 +19,17 @@ def account_of(user: User) -> Account:
 
     Raises NoAccount for a person who belongs to none.
     """
-    account = (
-        Account.objects.filter(memberships__user=user)
-        .order_by("memberships__created_at", "pk")
+    return place_of(user).account
+
+
+def place_of(user: User) -> Membership:
+    """Return this person's place in the account they look at, by one query. Raises NoAccount."""
+    membership = (
+        Membership.objects.select_related("account")
+        .filter(user=user)
+        .order_by("created_at", "account_id")
         .first()
     )
-    if account is None:
+    if membership is None:
         raise NoAccount(str(user.pk))
-    return account
+    return membership

@@ -1,0 +1,358 @@
+"""The addresses of /api/v1/: what they answer, and that every error is a problem (RFC 9457)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import wraps
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import URLPattern, re_path
+from django.utils import timezone
+from django.views.decorators.csrf import csrf_exempt
+from ninja import NinjaAPI
+from ninja.errors import AuthenticationError, HttpError, ValidationError
+from ninja.openapi.schema import OpenAPISchema
+
+from doorward.accounts.adapter import origin_of
+from doorward.accounts.tokens import Scope
+from doorward.api import callers, problems, shapes
+from doorward.api.callers import needs
+from doorward.api.problems import Refused
+from doorward.billing import entitlement
+from doorward.devices import enrollment, queries, removal, seats
+from doorward.devices.models import Device
+from doorward.reports import queries as reports
+from doorward.reports.models import Detection, Scan
+
+log = structlog.get_logger(__name__)
+
+JSON: Final = "application/json"
+PROBLEM: Final = "application/problem+json"
+
+
+class Api(NinjaAPI):
+    """Ninja's API whose documentation tells the truth about the type of its errors."""
+
+    def get_openapi_schema(self, **options: Any) -> OpenAPISchema:
+        """Return the OpenAPI document; answers of 400 and more are application/problem+json."""
+        schema = super().get_openapi_schema(**options)
+        for path in schema.get("paths", {}).values():
+            for operation in path.values():
+                for status, response in operation.get("responses", {}).items():
+                    content = response.get("content", {})
+                    if int(status) >= 400 and JSON in content:
+                        content[PROBLEM] = content.pop(JSON)
+        return schema
+
+
+api = Api(
+    title=f"{settings.PRODUCT_NAME} API",
+    version="1",
+    description=(
+        "Sign in through /_allauth/ and send the session token as X-Session-Token, or send a "
+        "personal access token as `Authorization: Bearer dwp_…`. Errors are RFC 9457 problems. "
+        "Lists are read by cursor: pass `next` of one answer as `cursor` of the next call."
+    ),
+    auth=[callers.SessionAuth(), callers.TokenAuth()],
+    docs_url=None,
+    openapi_url="/openapi.json",
+    urls_namespace="api",
+)
+
+ERRORS: Final[dict[int, Any]] = {
+    401: shapes.Problem,
+    403: shapes.Problem,
+    422: shapes.InvalidRequest,
+    503: shapes.Problem,
+}
+WITH_ID: Final[dict[int, Any]] = {**ERRORS, 404: shapes.Problem}
+WITH_BODY: Final[dict[int, Any]] = {400: shapes.Problem, 413: shapes.Problem}
+
+
+# -- you -----------------------------------------------------------------------------------------
+
+
+@api.get("/me", response={200: shapes.Me, **ERRORS}, summary="Who you are here")
+def me(request: HttpRequest) -> shapes.Me:
+    """Return the person, their account and role, and what this call may do."""
+    caller = callers.of(request)
+    return shapes.Me.of(caller, entitlement.of(caller.account), seats.of(caller.account))
+
+
+# -- devices -------------------------------------------------------------------------------------
+
+
+@api.post(
+    "/devices/codes",
+    response={201: shapes.CodeOut, **ERRORS},
+    summary="Make a code that adds a device",
+)
+@needs(Scope.DEVICES_WRITE)
+def make_code(request: HttpRequest) -> tuple[int, shapes.CodeOut]:
+    """Make a code for one device. It works once, within ten minutes."""
+    caller, origin = callers.of(request), origin_of(request)
+    code, text = enrollment.new_code(caller.account, caller.user, ip=origin.ip, agent=origin.agent)
+    return 201, shapes.CodeOut(
+        id=code.pk, code=text, server=settings.DEVICE_URL, expires_at=code.expires_at
+    )
+
+
+@api.get(
+    "/devices/codes/{uuid:code_id}",
+    response={200: shapes.CodeStateOut, **WITH_ID},
+    summary="What became of a code",
+)
+@needs(Scope.DEVICES_READ)
+def watch_code(request: HttpRequest, code_id: UUID) -> shapes.CodeStateOut:
+    """Tell whether a device has joined by this code."""
+    found = queries.code_state(callers.of(request).account, code_id, timezone.now())
+    if found is None:
+        raise Refused("not-found")
+    return shapes.CodeStateOut.of(code_id, found)
+
+
+@api.get(
+    "/devices",
+    response={200: shapes.Page[shapes.DeviceOut], **ERRORS},
+    summary="Your account's devices",
+)
+@needs(Scope.DEVICES_READ)
+def list_devices(
+    request: HttpRequest,
+    cursor: UUID | None = None,
+    limit: shapes.Limit = 50,
+) -> shapes.Page[shapes.DeviceOut]:
+    """Return devices in the order in which they joined."""
+    found = queries.page(callers.of(request).account, after=cursor, size=limit)
+    now = timezone.now()
+    return shapes.Page(
+        items=[shapes.DeviceOut.of(device, now) for device in found[:limit]],
+        next=str(found[limit - 1].pk) if len(found) > limit else None,
+    )
+
+
+@api.get(
+    "/devices/{uuid:device_id}",
+    response={200: shapes.DeviceOut, **WITH_ID},
+    summary="One device",
+)
+@needs(Scope.DEVICES_READ)
+def show_device(request: HttpRequest, device_id: UUID) -> shapes.DeviceOut:
+    """Return one device of your account."""
+    return shapes.DeviceOut.of(_device(request, device_id), timezone.now())
+
+
+@api.patch(
+    "/devices/{uuid:device_id}",
+    response={200: shapes.DeviceOut, **WITH_ID, **WITH_BODY},
+    summary="Rename a device",
+)
+@needs(Scope.DEVICES_WRITE)
+def change_device(
+    request: HttpRequest, device_id: UUID, change: shapes.DeviceChange
+) -> shapes.DeviceOut:
+    """Call the device by another name."""
+    caller, origin = callers.of(request), origin_of(request)
+    device = _device(request, device_id)
+    try:
+        removal.rename(device, change.name, actor=caller.user, ip=origin.ip, agent=origin.agent)
+    except removal.NameRefused:
+        raise Refused(
+            "invalid",
+            "A name has 1 to 200 visible characters.",
+            fields=[{"at": ["body", "change", "name"], "problem": "not a name"}],
+        ) from None
+    return shapes.DeviceOut.of(device, timezone.now())
+
+
+@api.delete(
+    "/devices/{uuid:device_id}",
+    response={204: None, **WITH_ID},
+    summary="Remove a device",
+)
+@needs(Scope.DEVICES_WRITE)
+def remove_device(request: HttpRequest, device_id: UUID) -> tuple[int, None]:
+    """Take the device out of the account; its seat is free at once, also when it is offline."""
+    caller, origin = callers.of(request), origin_of(request)
+    device = _device(request, device_id)
+    removal.remove(device, actor=caller.user, ip=origin.ip, agent=origin.agent)
+    return 204, None
+
+
+# -- reports -------------------------------------------------------------------------------------
+
+
+@api.get(
+    "/scans",
+    response={200: shapes.Page[shapes.ScanOut], **ERRORS},
+    summary="Scans, the latest first",
+)
+@needs(Scope.REPORTS_READ)
+def list_scans(
+    request: HttpRequest,
+    device: UUID | None = None,
+    with_threats: bool | None = Query(None),
+    since: shapes.Moment | None = None,
+    until: shapes.Moment | None = None,
+    cursor: shapes.Cursor | None = None,
+    limit: shapes.Limit = 50,
+) -> shapes.Page[shapes.ScanOut]:
+    """Return scans of your account's devices."""
+    wanted = reports.ScanFilter(
+        device=device, with_detections=with_threats, since=since, until=until
+    )
+    found = reports.scans(callers.of(request).account, wanted, cursor=cursor or "", limit=limit)
+    return shapes.Page(
+        items=[shapes.ScanOut.of(scan) for scan in found.rows], next=found.older or None
+    )
+
+
+@api.get("/scans/{uuid:scan_id}", response={200: shapes.ScanOut, **WITH_ID}, summary="One scan")
+@needs(Scope.REPORTS_READ)
+def show_scan(request: HttpRequest, scan_id: UUID) -> shapes.ScanOut:
+    """Return one scan."""
+    try:
+        return shapes.ScanOut.of(reports.scan(callers.of(request).account, scan_id))
+    except Scan.DoesNotExist:
+        raise Refused("not-found") from None
+
+
+@api.get(
+    "/threats",
+    response={200: shapes.Page[shapes.ThreatOut], **ERRORS},
+    summary="Threats, the latest first",
+)
+@needs(Scope.REPORTS_READ)
+def list_threats(
+    request: HttpRequest,
+    device: UUID | None = None,
+    is_open: bool | None = Query(None),
+    text: shapes.Text | None = None,
+    since: shapes.Moment | None = None,
+    until: shapes.Moment | None = None,
+    cursor: shapes.Cursor | None = None,
+    limit: shapes.Limit = 50,
+) -> shapes.Page[shapes.ThreatOut]:
+    """Return threats found on your account's devices. `text` is sought in path, title and rule."""
+    wanted = reports.ThreatFilter(
+        device=device, is_open=is_open, text=text or "", since=since, until=until
+    )
+    found = reports.threats(callers.of(request).account, wanted, cursor=cursor or "", limit=limit)
+    return shapes.Page(
+        items=[shapes.ThreatOut.of(threat) for threat in found.rows], next=found.older or None
+    )
+
+
+@api.get(
+    "/threats/{uuid:threat_id}",
+    response={200: shapes.ThreatOut, **WITH_ID},
+    summary="One threat",
+)
+@needs(Scope.REPORTS_READ)
+def show_threat(request: HttpRequest, threat_id: UUID) -> shapes.ThreatOut:
+    """Return one threat."""
+    try:
+        return shapes.ThreatOut.of(reports.threat(callers.of(request).account, threat_id))
+    except Detection.DoesNotExist:
+        raise Refused("not-found") from None
+
+
+def _device(request: HttpRequest, device_id: UUID) -> Device:
+    # A stranger's device, a removed one and none at all are the same: nothing is here.
+    device = queries.find(callers.of(request).account, device_id)
+    if device is None:
+        raise Refused("not-found")
+    return device
+
+
+# -- errors --------------------------------------------------------------------------------------
+
+
+@api.exception_handler(Refused)
+def _refused(_request: HttpRequest, refused: Refused) -> HttpResponse:
+    return problems.answer(refused.code, refused.detail, **refused.more)
+
+
+@api.exception_handler(AuthenticationError)
+def _unauthorized(_request: HttpRequest, _error: AuthenticationError) -> HttpResponse:
+    return problems.answer("unauthorized")
+
+
+@api.exception_handler(ValidationError)
+def _invalid(_request: HttpRequest, error: ValidationError) -> HttpResponse:
+    # Without what was sent: it may be long, and may be a secret in the wrong place.
+    fields = [
+        {"at": [_place(part) for part in wrong["loc"]], "problem": str(wrong["msg"])[:200]}
+        for wrong in error.errors[:50]
+    ]
+    return problems.answer("invalid", fields=fields)
+
+
+@api.exception_handler(reports.InvalidCursor)
+def _bad_cursor(_request: HttpRequest, _error: reports.InvalidCursor) -> HttpResponse:
+    at = {"at": ["query", "cursor"], "problem": "not a cursor of this list"}
+    return problems.answer("invalid", fields=[at])
+
+
+@api.exception_handler(HttpError)
+def _http_error(_request: HttpRequest, error: HttpError) -> HttpResponse:
+    known = {status: code for code, (status, _title) in problems.TITLES.items()}
+    return problems.answer(known.get(error.status_code, "bad-request"), str(error)[:200])
+
+
+@api.exception_handler(Http404)
+def _missing(_request: HttpRequest, _error: Http404) -> HttpResponse:
+    return problems.answer("not-found")
+
+
+def _place(part: object) -> str | int:
+    return part if isinstance(part, int) else str(part)[:100]
+
+
+def guarded(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """Have the view answer a problem where Django or ninja would answer a page or plain text."""
+
+    @wraps(view)
+    def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        begun: datetime = timezone.now()
+        try:
+            response = view(request, *args, **kwargs)
+        except RequestDataTooBig:
+            response = problems.answer("too-large")
+        except (OperationalError, InterfaceError):
+            log.exception("api.unavailable", path=request.path)
+            response = problems.answer("unavailable")
+        except Exception:
+            log.exception("api.failed", path=request.path, begun=begun.isoformat())
+            response = problems.answer("internal-error")
+        if response.status_code == 405:
+            allow = response.headers.get("Allow", "")
+            response = problems.answer("method-not-allowed")
+            response.headers["Allow"] = allow
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    return answer
+
+
+@csrf_exempt
+@guarded
+def _nothing_here(_request: HttpRequest) -> HttpResponse:
+    return problems.answer("not-found")
+
+
+def _patterns() -> list[URLPattern]:
+    found = [pattern for pattern in api.urls[0] if isinstance(pattern, URLPattern)]
+    for pattern in found:
+        pattern.callback = guarded(pattern.callback)
+    return [*found, re_path(r"^.*$", _nothing_here)]
+
+
+urlpatterns = _patterns()
