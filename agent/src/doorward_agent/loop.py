@@ -11,13 +11,14 @@ import contextlib
 import dataclasses
 import datetime as dt
 import logging
+import os
 import random
 import signal
 import sqlite3
 import sys
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 import msgspec
@@ -33,8 +34,6 @@ from doorward_agent import (
     policy,
     protection,
     schedule,
-    treatment,
-    vault,
 )
 from doorward_agent.config import AgentConfig
 from doorward_agent.database import note, noted, noted_int, transaction
@@ -97,7 +96,9 @@ class Loop:
         self._clock = clock
         self._link: link.Link | None = None
         self._identity: identity.Identity | None = None
-        self._seen = (0, 0)
+        self._identity_file = os.fspath(config.state_dir / identity.IDENTITY_FILE)
+        self._identity_changed = asyncio.Event()
+        self._outbox_changed = asyncio.Event()
         self._checked_in = False
         # The clock (monotonic) when the silence after a failure is over, or was never needed.
         self._quiet_until = 0.0
@@ -114,8 +115,11 @@ class Loop:
             if noted(self.db, "since") is None:
                 note(self.db, "since", int(self._clock() * 1000))
         journal.recover(self.db, now=self._now(), repeatable=KNOWN_COMMANDS)
-        tasks = [asyncio.create_task(self._report_for_ever(), name="report")]
-        tasks.append(asyncio.create_task(self._complete_for_ever(), name="complete"))
+        tasks = [
+            asyncio.create_task(self._watch_for_ever(), name="watch"),
+            asyncio.create_task(self._report_for_ever(), name="report"),
+            asyncio.create_task(self._complete_for_ever(), name="complete"),
+        ]
         if self.scheduled_scans:
             tasks.append(asyncio.create_task(self._scan_for_ever(), name="scan"))
         stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -130,29 +134,45 @@ class Loop:
 
     # ------------------------------------------------------------------------------ reporting
 
+    async def _watch_for_ever(self) -> None:
+        """Notice what other processes of this agent have written: identity and outbox.
+
+        One look for everything, since a waking costs more than the looking.
+        """
+        seen, version = self._stamp(), -1
+        while True:
+            if (stamp := self._stamp()) != seen:
+                seen = stamp
+                self._identity_changed.set()
+            if (now := database.version(self.db)) != version:
+                version = now
+                self._outbox_changed.set()
+            await asyncio.sleep(self.config.watch_interval)
+
     async def _report_for_ever(self) -> None:
         """Talk to the server of the identity on disk, anew whenever that changes."""
         while True:
-            self._seen = self._stamp()
+            self._identity_changed.clear()
+            changed: asyncio.Task[Any] = asyncio.create_task(self._identity_changed.wait())
             found = self._load_identity()
+            tasks = [changed]
             if found is not None and found.state == "enrolled":
-                talk = asyncio.create_task(self._talk(found))
-                try:
-                    while not talk.done() and self._stamp() == self._seen:
-                        await asyncio.wait([talk], timeout=self.config.watch_interval)
-                finally:
-                    talk.cancel()
-                    (problem,) = await asyncio.gather(talk, return_exceptions=True)
-                if isinstance(problem, Exception) and not isinstance(problem, Stopped):
-                    raise problem
-            # Not enrolled, or stopped: only another identity changes anything.
-            while self._stamp() == self._seen:  # noqa: ASYNC110 - another process writes it
-                await asyncio.sleep(self.config.watch_interval)
+                tasks.append(asyncio.create_task(self._talk(found)))
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                if tasks[1:] and tasks[1].done():
+                    _raise_fault(tasks[1])
+                # Not enrolled, or stopped: only another identity changes anything.
+                await changed
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     def _stamp(self) -> tuple[int, int]:
         """Answer what changes whenever another process has written the identity."""
         try:
-            found = (self.config.state_dir / identity.IDENTITY_FILE).stat()
+            found = os.stat(self._identity_file)  # noqa: PTH116 - twice a second, for ever
         except OSError:
             return (0, 0)
         return (found.st_mtime_ns, found.st_ino)
@@ -250,7 +270,9 @@ class Loop:
                     now=int(now + server.clock_offset * 1000),
                     known=KNOWN_COMMANDS,
                 )
-        self._checked_in = True
+        if not self._checked_in:
+            self._checked_in = True
+            hosts.give_back_memory()
         self._worked(server)
         await self._answer_commands(server)
         if answer.more:
@@ -282,18 +304,16 @@ class Loop:
 
     async def _deliver_for_ever(self, server: link.Link) -> None:
         """Deliver what any process of this agent puts into the outbox, within a moment."""
-        seen = -1
+        self._outbox_changed.set()
         while True:
+            await self._outbox_changed.wait()
             await self._silence()
-            version = database.version(self.db)
-            if version != seen:
-                try:
-                    await self.deliver(server)
-                    seen = version
-                except (link.LinkProblem, sqlite3.Error) as problem:
-                    self._failed(problem)
-                    continue
-            await asyncio.sleep(self.config.watch_interval)
+            self._outbox_changed.clear()
+            try:
+                await self.deliver(server)
+            except (link.LinkProblem, sqlite3.Error) as problem:
+                self._outbox_changed.set()
+                self._failed(problem)
 
     async def deliver(self, server: link.Link) -> int:
         """Deliver everything that waits; answer how many events the server has stored."""
@@ -389,12 +409,17 @@ class Loop:
     def _complete(self) -> None:
         """Finish what was interrupted; a fault in quarantine must not end all protection."""
         try:
+            if not outbox.intents(self.db):
+                return
+            from doorward_agent import treatment  # megabytes that an idle agent has no use for
+
             count = treatment.complete(self.config, self.db)
-        except (vault.VaultDamaged, OSError, sqlite3.Error, ValueError, KeyError) as problem:
-            log.error("what was interrupted cannot be completed: %s", problem)
+        except Exception:
+            log.exception("what was interrupted cannot be completed")
         else:
             if count:
                 log.info("completed %d interrupted acts", count)
+                self._outbox_changed.set()
 
     # ------------------------------------------------------------------------------- bookkeeping
 
@@ -436,7 +461,6 @@ class Loop:
                 self._identity, clock_offset=round(server.clock_offset, 3)
             )
             identity.save(self.config.state_dir, self._identity)
-            self._seen = self._stamp()  # our own change: no reason to begin anew
 
     def _trouble(self, words: str) -> None:
         """Remember what is wrong, once, for `status`."""
@@ -474,6 +498,13 @@ def identity_or_none(config: AgentConfig) -> identity.Identity | None:
 
 def _moment(milliseconds: int) -> dt.datetime:
     return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)
+
+
+def _raise_fault(task: asyncio.Task[Any]) -> None:
+    """Raise what ended the task, unless it ended on purpose."""
+    problem = task.exception()
+    if problem is not None and not isinstance(problem, Stopped):
+        raise problem
 
 
 def _on_signals(stop: Callable[[], None]) -> None:

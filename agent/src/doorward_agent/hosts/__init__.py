@@ -1,14 +1,15 @@
 """What differs between operating systems, behind one small interface.
 
 Each system's module offers the same functions: `version`, `machine_type`, `power`,
-`lower_priority`, `quick_paths` and `full_paths`. How each answer is read out of what the system
-says is a pure function of its own, tested against recorded answers. Linux was tried on real
-machines; macOS and Windows are not yet tried on a real machine.
+`lower_priority`, `trim_memory`, `quick_paths` and `full_paths`. How each answer is read out of what
+the system says is a pure function of its own, tested against recorded answers. Linux was tried on
+real machines; macOS and Windows are not yet tried on a real machine.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import socket
 import sys
 from pathlib import Path
@@ -51,6 +52,14 @@ def power() -> Power:
 def lower_priority() -> None:
     """Let everything else on this computer go first, for processor and disk."""
     _host().lower_priority()
+
+
+def give_back_memory() -> None:
+    """Return to the system what starting up has used and nobody needs any more."""
+    gc.collect()
+    # What is here now stays: the collector need not look at it again and again.
+    gc.freeze()
+    _host().trim_memory()
 
 
 def quick_paths(home: Path | None = None) -> list[Path]:

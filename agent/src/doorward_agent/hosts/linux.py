@@ -103,6 +103,14 @@ def lower_priority() -> None:
         ctypes.CDLL(None).syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_IDLE)
 
 
+def trim_memory() -> None:
+    """Have the C library return its free pages, where it can (glibc)."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def quick_paths(home: Path) -> list[Path]:
     """Answer where downloads land, what starts by itself, and what everybody can write to."""
     return [

@@ -49,6 +49,10 @@ def lower_priority() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, 19)
 
 
+def trim_memory() -> None:
+    """Nothing to do: the system takes free pages back by itself."""
+
+
 def quick_paths(home: Path) -> list[Path]:
     """Answer where downloads land, what starts by itself, and what everybody can write to."""
     return [

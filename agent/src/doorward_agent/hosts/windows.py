@@ -89,6 +89,10 @@ def lower_priority() -> None:
     kernel.SetPriorityClass(process, _BACKGROUND_BEGIN)
 
 
+def trim_memory() -> None:
+    """Nothing to do: the system takes free pages back by itself."""
+
+
 def quick_paths(home: Path) -> list[Path]:
     """Answer where downloads land, what starts by itself, and the folders for temporary files."""
     roaming = Path(os.environ.get("APPDATA", home / "AppData" / "Roaming"))
