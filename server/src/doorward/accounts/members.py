@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from doorward.accounts.models import Account, Role, User
+from doorward.accounts.models import Account, Membership, Role, User
 
 # Who may add, rename and remove devices; the others only look.
 MAY_CHANGE_DEVICES: Final = frozenset({Role.OWNER, Role.HELPER})

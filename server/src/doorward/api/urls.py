@@ -198,7 +198,7 @@ def remove_device(request: HttpRequest, device_id: UUID) -> tuple[int, None]:
 def list_scans(
     request: HttpRequest,
     device: UUID | None = None,
-    with_threats: bool | None = Query(None),
+    with_threats: bool | None = None,
     since: shapes.Moment | None = None,
     until: shapes.Moment | None = None,
     cursor: shapes.Cursor | None = None,
@@ -233,7 +233,7 @@ def show_scan(request: HttpRequest, scan_id: UUID) -> shapes.ScanOut:
 def list_threats(
     request: HttpRequest,
     device: UUID | None = None,
-    is_open: bool | None = Query(None),
+    is_open: bool | None = None,
     text: shapes.Text | None = None,
     since: shapes.Moment | None = None,
     until: shapes.Moment | None = None,
