@@ -115,7 +115,10 @@ def list_records(config: AgentConfig) -> list[QuarantineRecord]:
     Raises vault.VaultDamaged where the key is missing.
     """
     records = []
-    for identifier in _identifiers(config):
+    identifiers = _identifiers(config)
+    if identifiers:
+        _key(config)
+    for identifier in identifiers:
         try:
             records.append(find(config, identifier))
         except (vault.VaultDamaged, NotInQuarantine):
@@ -464,12 +467,20 @@ def _recover(config: AgentConfig) -> tuple[Recovered, ...]:
     room = _room(config, "journal")
     for file_name in sorted(os.listdir(room)):
         path = os.path.join(room, os.fsencode(file_name))
-        if not file_name.endswith(b".json"):
+        if file_name.endswith(b".new"):
             os.unlink(path)
+        if not file_name.endswith(b".json"):
             continue
         with open(path, "rb") as source:
-            entry = json.load(source)
-        taken_up = _recover_put_away if entry["operation"] == "put-away" else _recover_restore
+            written = source.read()
+        try:
+            entry = json.loads(written)
+            taken_up = _OPERATIONS[entry["operation"]]
+        except (ValueError, KeyError, TypeError):
+            # Written aside and put in place whole, so this is a failing disk. What it was about is
+            # in the vault, in `held` or in its place; keep the entry for whoever looks into it.
+            os.replace(path, path + b".damaged")
+            continue
         outcomes.append(taken_up(config, entry))
         _forget(config, entry["id"])
     if outcomes:
@@ -551,6 +562,9 @@ def _recover_restore(config: AgentConfig, entry: dict[str, Any]) -> Recovered:
     if not entry["allowed"]:
         allowed.remove(config, record.sha256)
     return Recovered(identifier, "restore", "taken-back", path, record)
+
+
+_OPERATIONS = {"put-away": _recover_put_away, "restore": _recover_restore}
 
 
 def _is_the_file(folder: folders.Folder, name: bytes, record: QuarantineRecord) -> bool:

@@ -1,0 +1,457 @@
+import dataclasses
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from doorward_agent import allowed, folders, packages, quarantine, scan, vault
+from doorward_agent.config import AgentConfig
+from doorward_agent.definitions.build import eicar
+
+Detection = scan.Detection
+
+
+def _journal(config: AgentConfig) -> list[Path]:
+    return list((config.quarantine_dir / "journal").iterdir())
+
+
+def _held(config: AgentConfig) -> list[Path]:
+    return list((config.quarantine_dir / "held").iterdir())
+
+
+def test_a_file_put_away_is_gone_from_its_place_and_unreadable_in_the_vault(
+    detection: Detection, eicar_file: Path, config: AgentConfig
+) -> None:
+    record = quarantine.put_away(detection, config)
+
+    assert not eicar_file.exists()
+    assert list(eicar_file.parent.iterdir()) == []
+    sealed = (config.quarantine_dir / "vault" / f"{record.id}.dwq").read_bytes()
+    assert b"EICAR" not in sealed
+    assert b"invoice" not in sealed
+    assert quarantine.list_records(config) == [record]
+    assert _journal(config) == []
+    assert _held(config) == []
+
+
+def test_restore_brings_back_bytes_mode_times_and_owner(
+    detection: Detection, eicar_file: Path, config: AgentConfig
+) -> None:
+    before = eicar_file.stat()
+    record = quarantine.put_away(detection, config)
+
+    quarantine.restore(config, record.id)
+
+    after = eicar_file.stat()
+    assert eicar_file.read_bytes() == eicar()
+    assert after.st_mode == before.st_mode
+    assert after.st_mtime_ns == before.st_mtime_ns
+    assert (after.st_uid, after.st_gid) == (before.st_uid, before.st_gid)
+    assert quarantine.list_records(config) == []
+    assert list(eicar_file.parent.iterdir()) == [eicar_file]
+
+
+def test_a_restored_file_is_not_caught_again_but_a_changed_one_is(
+    detection: Detection, eicar_file: Path, config: AgentConfig
+) -> None:
+    record = quarantine.put_away(detection, config)
+    quarantine.restore(config, record.id)
+
+    again = scan.run([eicar_file], config)
+    assert list(again) == []
+    assert again.summary.allowed == 1
+
+    eicar_file.write_bytes(eicar() + b"  \n")
+    assert [found.rule for found in scan.run([eicar_file], config)] == ["DW-TEST-0001"]
+
+
+def test_delete_leaves_nothing(detection: Detection, config: AgentConfig) -> None:
+    record = quarantine.put_away(detection, config)
+
+    quarantine.delete(config, record.id)
+
+    assert quarantine.list_records(config) == []
+    assert list((config.quarantine_dir / "vault").iterdir()) == []
+    with pytest.raises(quarantine.NotInQuarantine):
+        quarantine.restore(config, record.id)
+
+
+def test_a48_a_hard_linked_file_is_refused_and_stays(
+    detection: Detection, eicar_file: Path, config: AgentConfig
+) -> None:
+    other = eicar_file.parent / "other-name"
+    os.link(eicar_file, other)
+
+    with pytest.raises(quarantine.Refused) as refused:
+        quarantine.put_away(detection, config)
+
+    assert refused.value.reason == "hard-linked"
+    assert eicar_file.read_bytes() == other.read_bytes() == eicar()
+    assert _journal(config) == []
+
+
+def test_a48_a_folder_swapped_for_a_link_is_refused(
+    detection: Detection, eicar_file: Path, config: AgentConfig, tmp_path: Path
+) -> None:
+    # Charlie replaces the folder by a link to one that holds a file of the same name.
+    target = tmp_path / "precious"
+    target.mkdir()
+    (target / eicar_file.name).write_bytes(b"do not touch")
+    eicar_file.parent.rename(tmp_path / "aside")
+    eicar_file.parent.symlink_to(target)
+
+    with pytest.raises(quarantine.Refused) as refused:
+        quarantine.put_away(detection, config)
+
+    assert refused.value.reason == "link-in-path"
+    assert (target / eicar_file.name).read_bytes() == b"do not touch"
+
+
+def test_a48_a_file_swapped_for_a_link_is_refused(
+    detection: Detection, eicar_file: Path, config: AgentConfig, tmp_path: Path
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"do not touch")
+    eicar_file.unlink()
+    eicar_file.symlink_to(precious)
+
+    with pytest.raises(quarantine.Refused) as refused:
+        quarantine.put_away(detection, config)
+
+    assert refused.value.reason == "link-in-path"
+    assert precious.read_bytes() == b"do not touch"
+    assert eicar_file.is_symlink()
+
+
+def test_a48_another_file_under_the_same_name_is_refused(
+    detection: Detection, eicar_file: Path, config: AgentConfig
+) -> None:
+    replacement = eicar_file.parent / "new"
+    replacement.write_bytes(b"a letter to Bob")
+    replacement.rename(eicar_file)
+
+    with pytest.raises(quarantine.Refused) as refused:
+        quarantine.put_away(detection, config)
+
+    assert refused.value.reason == "changed"
+    assert eicar_file.read_bytes() == b"a letter to Bob"
+
+
+def test_a48_a_file_swapped_at_the_last_moment_is_put_back(
+    detection: Detection,
+    eicar_file: Path,
+    config: AgentConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Charlie wins the race between our last look and the rename.
+    precious = eicar_file.parent / "precious"
+    precious.write_bytes(b"do not touch")
+    real_move = folders.HeldFolder.move
+
+    def swap_then_move(
+        self: folders.HeldFolder, name: bytes, target: folders.Folder, new_name: bytes
+    ) -> None:
+        precious.replace(eicar_file)
+        real_move(self, name, target, new_name)
+
+    monkeypatch.setattr(folders.HeldFolder, "move", swap_then_move)
+
+    with pytest.raises(quarantine.Refused) as refused:
+        quarantine.put_away(detection, config)
+
+    assert refused.value.reason == "changed"
+    assert eicar_file.read_bytes() == b"do not touch"
+    assert _held(config) == []
+    assert quarantine.list_records(config) == []
+
+
+def test_a48_a_second_name_made_at_the_last_moment_takes_it_back(
+    detection: Detection,
+    eicar_file: Path,
+    config: AgentConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real_move = folders.HeldFolder.move
+
+    def link_then_move(
+        self: folders.HeldFolder, name: bytes, target: folders.Folder, new_name: bytes
+    ) -> None:
+        os.link(eicar_file, eicar_file.parent / "second")
+        real_move(self, name, target, new_name)
+
+    monkeypatch.setattr(folders.HeldFolder, "move", link_then_move)
+
+    with pytest.raises(quarantine.Refused) as refused:
+        quarantine.put_away(detection, config)
+
+    assert refused.value.reason == "hard-linked"
+    assert eicar_file.read_bytes() == eicar()
+
+
+def test_a48_restore_goes_only_into_the_folder_the_file_came_from(
+    detection: Detection, eicar_file: Path, config: AgentConfig, tmp_path: Path
+) -> None:
+    record = quarantine.put_away(detection, config)
+    system = tmp_path / "system"
+    system.mkdir()
+    eicar_file.parent.rmdir()
+    eicar_file.parent.symlink_to(system)
+
+    with pytest.raises(quarantine.Refused) as by_link:
+        quarantine.restore(config, record.id)
+    assert by_link.value.reason == "link-in-path"
+
+    eicar_file.parent.unlink()
+    system.rename(eicar_file.parent)
+    with pytest.raises(quarantine.Refused) as by_other_folder:
+        quarantine.restore(config, record.id)
+    assert by_other_folder.value.reason == "folder-changed"
+
+    assert list(eicar_file.parent.iterdir()) == []
+    assert quarantine.list_records(config) == [record]
+    assert allowed.read(config) == {}
+
+    quarantine.restore(config, record.id, destination=os.fspath(eicar_file.parent))
+    assert eicar_file.read_bytes() == eicar()
+
+
+def test_restore_replaces_nothing(
+    detection: Detection, eicar_file: Path, config: AgentConfig
+) -> None:
+    record = quarantine.put_away(detection, config)
+    eicar_file.write_bytes(b"Alice's new file")
+
+    with pytest.raises(quarantine.Refused) as refused:
+        quarantine.restore(config, record.id)
+
+    assert refused.value.reason == "occupied"
+    assert eicar_file.read_bytes() == b"Alice's new file"
+    assert [path.name for path in eicar_file.parent.iterdir()] == [eicar_file.name]
+    assert quarantine.list_records(config) == [record]
+
+
+def test_a_set_user_id_program_comes_back_as_it_was(eicar_file: Path, config: AgentConfig) -> None:
+    eicar_file.chmod(0o4755)
+    (found,) = scan.run([eicar_file], config)
+    record = quarantine.put_away(found, config)
+
+    quarantine.restore(config, record.id)
+
+    assert stat.S_IMODE(eicar_file.stat().st_mode) == 0o4755
+
+
+def test_a_file_changed_since_the_scan_is_left_alone(
+    detection: Detection, eicar_file: Path, config: AgentConfig
+) -> None:
+    with eicar_file.open("r+b") as target:
+        target.write(b"now it is something else entirely")
+
+    with pytest.raises(quarantine.Refused) as refused:
+        quarantine.put_away(detection, config)
+
+    assert refused.value.reason == "changed"
+    assert eicar_file.read_bytes().startswith(b"now it is something else")
+    assert _held(config) == []
+    assert list((config.quarantine_dir / "vault").iterdir()) == []
+
+
+def test_a_file_of_a_package_is_refused_by_name_of_the_package(
+    detection: Detection,
+    eicar_file: Path,
+    config: AgentConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lists = tmp_path / "info"
+    lists.mkdir()
+    (lists / "invoices:amd64.list").write_bytes(b"/.\n" + os.fsencode(eicar_file) + b"\n/usr\n")
+    monkeypatch.setattr(packages, "DPKG_LISTS", os.fsencode(lists))
+
+    with pytest.raises(quarantine.Refused) as refused:
+        quarantine.put_away(detection, config)
+
+    assert refused.value.reason == "package-file"
+    assert "invoices" in str(refused.value)
+    assert eicar_file.exists()
+
+
+def test_dpkg_is_asked_under_both_names_of_a_merged_usr(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists = tmp_path / "info"
+    lists.mkdir()
+    (lists / "coreutils.list").write_bytes(b"/.\n/bin/ls\n")
+    monkeypatch.setattr(packages, "DPKG_LISTS", os.fsencode(lists))
+
+    assert packages.owner(b"/usr/bin/ls") == "coreutils"
+    assert packages.owner(b"/usr/bin/lsx") is None
+    assert packages.owner(b"/home/alice/ls") is None
+
+
+def test_the_agents_own_files_are_refused(detection: Detection, config: AgentConfig) -> None:
+    own = config.state_dir / "outbox.sqlite"
+    own.write_bytes(eicar())
+    claimed = dataclasses.replace(detection, location=os.fsencode(own))
+
+    with pytest.raises(quarantine.Refused) as refused:
+        quarantine.put_away(claimed, config)
+
+    assert refused.value.reason == "own-file"
+    assert own.exists()
+
+
+def test_a_file_on_another_file_system_is_held_beside_itself(
+    detection: Detection, eicar_file: Path, config: AgentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if the state folder were elsewhere: the first rename crosses file systems.
+    real_move = folders.HeldFolder.move
+    calls = 0
+
+    def far(self: folders.HeldFolder, name: bytes, target: folders.Folder, new_name: bytes) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        real_move(self, name, target, new_name)
+
+    monkeypatch.setattr(folders.HeldFolder, "move", far)
+
+    record = quarantine.put_away(detection, config)
+
+    assert calls == 2
+    assert list(eicar_file.parent.iterdir()) == []
+    assert _journal(config) == []
+    quarantine.restore(config, record.id)
+    assert eicar_file.read_bytes() == eicar()
+
+
+def test_a_full_disk_takes_everything_back(
+    detection: Detection, eicar_file: Path, config: AgentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(vault, "seal", full)
+
+    with pytest.raises(quarantine.Refused) as refused:
+        quarantine.put_away(detection, config)
+
+    assert refused.value.reason == "no-space"
+    assert eicar_file.read_bytes() == eicar()
+    assert _journal(config) == []
+    assert _held(config) == []
+    assert list((config.quarantine_dir / "vault").iterdir()) == []
+
+
+def test_a_damaged_vault_file_is_told_and_brings_back_nothing(
+    detection: Detection, eicar_file: Path, config: AgentConfig
+) -> None:
+    record = quarantine.put_away(detection, config)
+    sealed = config.quarantine_dir / "vault" / f"{record.id}.dwq"
+    content = bytearray(sealed.read_bytes())
+    content[-1] ^= 1
+    sealed.write_bytes(content)
+
+    with pytest.raises(vault.VaultDamaged):
+        quarantine.restore(config, record.id)
+    assert list(eicar_file.parent.iterdir()) == []
+    assert allowed.read(config) == {}
+
+    content[50] ^= 1
+    sealed.write_bytes(content)
+    assert quarantine.list_records(config) == []
+    assert quarantine.unreadable(config) == [record.id]
+
+
+def test_a_vault_file_cut_short_is_noticed(config: AgentConfig, home: Path, tmp_path: Path) -> None:
+    content = os.urandom(5000)
+    source = tmp_path / "source"
+    source.write_bytes(content)
+    sealed = tmp_path / "sealed"
+    key = os.urandom(32)
+    digest = __import__("hashlib").sha256(content).hexdigest()
+    with source.open("rb") as reading, sealed.open("wb") as writing:
+        vault.seal(
+            key,
+            {"a": 1},
+            source=reading.fileno(),
+            target=writing.fileno(),
+            size=len(content),
+            digest=digest,
+            piece_bytes=1024,
+        )
+    whole = vault.Opened(key, os.fspath(sealed))
+    assert b"".join(whole.pieces()) == content
+    whole.close()
+
+    # Four whole pieces left of five: each is genuine, but the last one says it is not the last.
+    held = sealed.read_bytes()
+    start = len(held) - (5000 + 5 * 16)
+    sealed.write_bytes(held[: start + 4 * (1024 + 16)])
+    cut = vault.Opened(key, os.fspath(sealed))
+    with pytest.raises(vault.VaultDamaged):
+        list(cut.pieces())
+    cut.close()
+
+
+def test_a_lost_key_is_told_not_replaced(detection: Detection, config: AgentConfig) -> None:
+    quarantine.put_away(detection, config)
+    (config.quarantine_dir / "key").unlink()
+
+    assert quarantine.unreadable(config) != []
+    assert not (config.quarantine_dir / "key").exists()
+
+
+def test_secrets_are_closed_to_others(detection: Detection, config: AgentConfig) -> None:
+    quarantine.put_away(detection, config)
+
+    for path in config.state_dir.rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+def test_an_id_that_is_a_path_is_not_in_quarantine(config: AgentConfig, home: Path) -> None:
+    for identifier in ("../../etc/passwd", "", "a/b", "x\0y", ".."):
+        with pytest.raises(quarantine.NotInQuarantine):
+            quarantine.find(config, identifier)
+
+
+def test_names_that_are_no_text_come_back_byte_for_byte(home: Path, config: AgentConfig) -> None:
+    name = os.fsencode(home) + b"/\xff\xfe\n\x1b[31m\xe2\x80\xae.com"
+    with open(name, "wb") as target:  # noqa: PTH123 (a name that is no text)
+        target.write(eicar())
+    (found,) = scan.run([home], config)
+    assert found.path.isprintable()
+
+    record = quarantine.put_away(found, config)
+    assert os.listdir(os.fsencode(home)) == []  # noqa: PTH208
+    assert quarantine.find(config, record.id).location == name
+    quarantine.restore(config, record.id)
+
+    assert os.listdir(os.fsencode(home)) == [os.path.basename(name)]  # noqa: PTH119, PTH208
+
+
+def test_the_way_by_names_keeps_the_same_promises(
+    detection: Detection,
+    eicar_file: Path,
+    config: AgentConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    # What Windows uses; here it can at least be run.
+    monkeypatch.setattr(folders, "BY_DESCRIPTOR", False)
+
+    record = quarantine.put_away(detection, config)
+    assert not eicar_file.exists()
+    quarantine.restore(config, record.id)
+    assert eicar_file.read_bytes() == eicar()
+    assert eicar_file.stat().st_mtime_ns == detection.mtime_ns
+
+    (tmp_path / "link").symlink_to(eicar_file.parent)
+    through = dataclasses.replace(
+        detection, location=os.fsencode(tmp_path / "link" / eicar_file.name)
+    )
+    with pytest.raises(quarantine.Refused) as refused:
+        quarantine.put_away(through, config)
+    assert refused.value.reason == "link-in-path"
