@@ -1,0 +1,287 @@
+"""Report intake: reports a second through HTTP, durable before 202, against storing the same rows.
+
+A report holds 50 detections, about 10 KB. The peer is storage alone: the same rows, made before the
+clock starts, stored by the same statement in batches as large as the gateway's can be, each batch
+durable before the next. The gateway also reads HTTP, checks the token, decodes and checks the
+events, makes the rows, tells new from old, counts, and answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+from server.tests import postgres
+
+from bench import ground
+
+EVENTS = 50
+CONNECTIONS = 64
+DEVICES = 2_000
+GOALS = {"SQLite": 0.45, "PostgreSQL": 0.35}
+
+
+def main(argv: list[str]) -> int:
+    """Measure both databases and print the table; 1 when a goal is missed, 2 on wrong use."""
+    parser = argparse.ArgumentParser(prog="doorward bench intake", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short round: does it run at all?")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], help="only this one")
+    parser.add_argument("--load", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--store", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.load:
+        return load(int(options.load[0]), float(options.load[1]), int(options.load[2]))
+    if options.store:
+        return store(float(options.store[0]), int(options.store[1]))
+    rounds, seconds = (1, 0.5) if options.quick else (options.rounds, options.seconds)
+    try:
+        core, load_core = ground.cores()
+    except ground.NotPossible as reason:
+        print(f"bench intake: {reason}", file=sys.stderr)
+        return 2
+    lines = []
+    if options.database in (None, "sqlite"):
+        lines.append(measure("SQLite", "", rounds, seconds, core, load_core))
+    if options.database in (None, "postgresql"):
+        os.sched_setaffinity(0, {core})  # so that the database is on the measured core, too
+        with postgres.running(durable=True) as url:
+            lines.append(measure("PostgreSQL", url, rounds, seconds, core, load_core))
+    status = ground.report(
+        lines,
+        [
+            f"{EVENTS} detections a report ({len(body(0)) / 1000:.1f} KB), {CONNECTIONS} keep-alive"
+            f" connections, {DEVICES:,} devices; gateway and database on one core, load on another;"
+            f" median of {rounds} alternated rounds of {seconds:g} s",
+        ],
+    )
+    return 0 if options.quick else status
+
+
+def measure(
+    name: str, url: str, rounds: int, seconds: float, core: int, load_core: int
+) -> ground.Line:
+    """Alternate the gateway and the bare storage on this database."""
+    with (
+        ground.prepared(DEVICES, database_url=url) as prepared,
+        ground.gateway(prepared, core=core) as (port, _),
+    ):
+        (prepared.data / "tokens").write_text("\n".join(prepared.tokens))
+        environment = {**os.environ, **prepared.environment}
+
+        def child(on: int, *words: str) -> float:
+            done = subprocess.run(
+                [ground.TASKSET, "-c", str(on), sys.executable, "-m", "bench.intake", *words],
+                env=environment,
+                cwd=ground.ROOT,
+                check=True,
+                stdout=subprocess.PIPE,
+            )
+            told = json.loads(done.stdout)
+            return float(told["reports"] / told["seconds"])
+
+        ours, theirs = ground.alternate(
+            rounds,
+            lambda: child(load_core, "--load", str(port), str(seconds), str(CONNECTIONS)),
+            lambda: child(core, "--store", str(seconds), str(CONNECTIONS)),
+        )
+    return ground.Line(
+        f"report intake, {name}",
+        f"{sorted(ours)[len(ours) // 2]:,.0f} reports/s",
+        f"storage alone {sorted(theirs)[len(theirs) // 2]:,.0f}/s",
+        ground.ratio(ours, theirs),
+        GOALS[name],
+    )
+
+
+# -------------------------------------------------------------------------------------- the reports
+
+
+def ids() -> Iterator[str]:
+    """UUIDv7 after UUIDv7."""
+    from uuid_utils import uuid7
+
+    while True:
+        yield str(uuid7())
+
+
+def body(seed: int) -> bytes:
+    """A report that was never sent before."""
+    now = time.time_ns() // 1_000_000
+    fresh = ids()
+    scan = next(fresh)
+    events = [
+        {
+            "class_uid": 2004,
+            "category_uid": 2,
+            "activity_id": 1,
+            "severity_id": 4,
+            "time": now,
+            "metadata": {
+                "uid": next(fresh),
+                "version": "1.8.0",
+                "sequence": seed * EVENTS + number,
+            },
+            "finding_info": {
+                "uid": next(fresh),
+                "title": "EICAR test file",
+                "analytic": {"uid": "doorward.eicar", "name": "EICAR test file"},
+            },
+            "evidences": [
+                {
+                    "file": {
+                        "path": f"/home/alice/Downloads/{seed:06d}/attachment-{number:02d}.com",
+                        "name": f"attachment-{number:02d}.com",
+                        "size": 68,
+                        "hashes": [{"algorithm_id": 3, "value": f"{seed * EVENTS + number:064x}"}],
+                    }
+                }
+            ],
+            "disposition_id": 3,
+            "unmapped": {"scan_uid": scan, "engine": "yara-x", "quarantine_id": next(fresh)},
+        }
+        for number in range(EVENTS)
+    ]
+    return json.dumps({"events": events}, separators=(",", ":")).encode()
+
+
+# ----------------------------------------------------------------------------------------- the load
+
+
+class Caller(asyncio.Protocol):
+    """One connection that sends a report, waits for the answer, and sends the next."""
+
+    def __init__(self, requests: Iterator[bytes], tally: list[int], until: float) -> None:
+        self.requests, self.tally, self.until = requests, tally, until
+        self.heard = b""
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the first."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.ask()
+
+    def ask(self) -> None:
+        """Send the next report, or end when the time is over."""
+        request = next(self.requests, None)
+        if time.perf_counter() >= self.until or request is None:
+            self.transport.close()
+            if not self.done.done():
+                self.done.set_result(None)
+            return
+        self.transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        """Count the report when its answer is whole."""
+        self.heard += data
+        head, blank, rest = self.heard.partition(b"\r\n\r\n")
+        if not blank:
+            return
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        if len(rest) < length:
+            return
+        self.heard = b""
+        accepted = len(json.loads(rest)["accepted"]) if head.startswith(b"HTTP/1.1 202") else 0
+        if accepted != EVENTS:
+            self.done.set_exception(RuntimeError(f"not accepted: {head!r} {rest[:500]!r}"))
+            self.transport.close()
+            return
+        self.tally[0] += 1
+        self.ask()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """A connection that breaks is an error, unless it was ours to end."""
+        if not self.done.done():
+            self.done.set_exception(error or RuntimeError("the gateway hung up"))
+
+
+def load(port: int, seconds: float, connections: int) -> int:
+    """Send as many reports as the gateway takes; print how many and for how long."""
+    tokens = Path(os.environ["DOORWARD_DATA"], "tokens").read_text().split()
+    seed = int(time.time()) % 1000 * 100_000
+    # Made before the clock starts, so that the load is never what is waited for.
+    requests = []
+    for number in range(int(seconds * 2_500) + connections):
+        content = body(seed + number)
+        requests.append(
+            b"POST /device/v1/reports HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+            b"Authorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b"
+            % (tokens[number % len(tokens)].encode(), len(content), content)
+        )
+
+    async def run() -> tuple[int, float]:
+        loop = asyncio.get_running_loop()
+        tally = [0]
+        began = time.perf_counter()
+        waiting = iter(requests)
+        callers = []
+        for _ in range(connections):
+            _, caller = await loop.create_connection(
+                lambda: Caller(waiting, tally, began + seconds), "127.0.0.1", port
+            )
+            callers.append(caller)
+        await asyncio.gather(*(caller.done for caller in callers))
+        return tally[0], time.perf_counter() - began
+
+    used = time.process_time()
+    reports, took = asyncio.run(run())
+    json.dump(
+        {"reports": reports, "seconds": took, "busy": (time.process_time() - used) / took},
+        sys.stdout,
+    )
+    return 0
+
+
+# ----------------------------------------------------------------------------------- storage alone
+
+
+def store(seconds: float, batch: int) -> int:
+    """Store the same rows without anything around it; print how many reports and for how long."""
+    import django
+
+    django.setup()
+    from django.db import connection, transaction
+    from django.utils import timezone
+
+    from doorward.devices.models import Device
+    from doorward.reports import rows
+    from doorward_protocol.messages import DetectionFinding, decode_report
+
+    devices = list(Device.objects.values_list("account_id", "id"))
+    seed = int(time.time()) % 1000 * 100_000
+    now = timezone.now()
+    batches = []
+    for first in range(0, int(seconds * 4_000) + batch, batch):
+        made: list[rows.Row] = []
+        for number in range(first, first + batch):
+            account, device = devices[number % len(devices)]
+            build = rows.builder(connection, account, device, now)
+            events, _ = decode_report(body(seed + number))
+            made.extend(build(event) for event in events if isinstance(event, DetectionFinding))
+        batches.append(made)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    stored = 0
+    began = time.perf_counter()
+    for made in batches:
+        with transaction.atomic():
+            if rows.insert_detections(connection, made) is not None:
+                raise RuntimeError("rows of a bench are never duplicates")
+        stored += batch
+        if time.perf_counter() - began >= seconds:
+            break
+    json.dump({"reports": stored, "seconds": time.perf_counter() - began}, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
