@@ -1,4 +1,4 @@
-"""Draw the PNG icons of the installable app from the favicon's SVG: ``python tests/browser/draw_icons.py``."""
+"""Draw the PNG icons of the installable app: ``python tests/browser/draw_icons.py``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from playwright.sync_api import sync_playwright
 
 STATIC: Final = Path(__file__).resolve().parents[2] / "server/src/doorward/portal/static/portal"
-# Apple's touch icon, the manifest's two, and one whose picture stays inside the circle that systems may cut out.
+# Apple's touch icon, the manifest's two, and one that systems may cut a circle out of.
 SIZES: Final = {
     "icon-180": (180, 0),
     "icon-192": (192, 0),

@@ -1,4 +1,4 @@
-"""Write every component onto one page, and picture it: ``python tests/browser/gallery.py FOLDER``. For development only."""
+"""Picture every component on one page: ``python tests/browser/gallery.py FOLDER``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOSTILE: Final = "<img src=x onerror=alert(1)>\u202egpj.exe\x07" + "x" * 600
 
 
 def write(folder: Path) -> list[Path]:
-    """Render the gallery's templates with the portal's own tags into ``folder`` and return the pages."""
+    """Render the gallery's templates into ``folder`` and return the pages."""
     os.environ.setdefault("DOORWARD_DATA", tempfile.mkdtemp())
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "doorward.settings")
     import django
@@ -76,7 +76,6 @@ def picture(folder: Path) -> None:
     import threading
 
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    handler.log_message = lambda *args: None  # type: ignore[attr-defined]  # the server only logs to the terminal
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with sync_playwright() as tools:
