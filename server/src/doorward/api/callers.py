@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Final, Literal, cast
 
 from allauth.headless.contrib.ninja.security import XSessionTokenAuth
 from django.http import HttpRequest
@@ -18,7 +16,6 @@ from doorward.accounts.tokens import Scope
 from doorward.api.problems import Refused
 
 _SESSION: Final = re.compile(r"[a-z0-9]{32}")
-View = TypeVar("View", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -43,9 +40,12 @@ class Caller:
             raise Refused("forbidden", "Your role in this account only allows to look.")
 
 
-def of(request: HttpRequest) -> Caller:
-    """Return who calls; the door has let nobody else in."""
-    return cast(Caller, request.auth)  # type: ignore[attr-defined]  # set by ninja
+def of(request: HttpRequest, scope: Scope | None = None) -> Caller:
+    """Return who calls, if this call may do what ``scope`` names. Raises Refused."""
+    caller = cast(Caller, request.auth)  # type: ignore[attr-defined]  # set by ninja
+    if scope is not None:
+        caller.must_have(scope)
+    return caller
 
 
 class SessionAuth(XSessionTokenAuth):  # type: ignore[misc]  # allauth ships no types
@@ -73,20 +73,6 @@ class TokenAuth(HttpBearer):
         if found is None:
             return None
         return _caller(found.user, frozenset(map(Scope, found.scope_list)), "token")
-
-
-def needs(scope: Scope) -> Callable[[View], View]:
-    """Let the view answer only calls that have this scope."""
-
-    def guard(view: View) -> View:
-        @wraps(view)
-        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            of(request).must_have(scope)
-            return view(request, *args, **kwargs)
-
-        return cast(View, guarded)
-
-    return guard
 
 
 def _caller(user: User, scopes: frozenset[Scope], by: Literal["session", "token"]) -> Caller:

@@ -16,14 +16,14 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, re_path
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
-from ninja import NinjaAPI
+from ninja import NinjaAPI, Status
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 from ninja.openapi.schema import OpenAPISchema
 
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.tokens import Scope
 from doorward.api import callers, problems, shapes
-from doorward.api.callers import needs
+from doorward.api.callers import Caller
 from doorward.api.problems import Refused
 from doorward.billing import entitlement
 from doorward.devices import enrollment, queries, removal, seats
@@ -94,13 +94,15 @@ def me(request: HttpRequest) -> shapes.Me:
     response={201: shapes.CodeOut, **ERRORS},
     summary="Make a code that adds a device",
 )
-@needs(Scope.DEVICES_WRITE)
-def make_code(request: HttpRequest) -> tuple[int, shapes.CodeOut]:
+def make_code(request: HttpRequest) -> Status[shapes.CodeOut]:
     """Make a code for one device. It works once, within ten minutes."""
-    caller, origin = callers.of(request), origin_of(request)
+    caller, origin = callers.of(request, Scope.DEVICES_WRITE), origin_of(request)
     code, text = enrollment.new_code(caller.account, caller.user, ip=origin.ip, agent=origin.agent)
-    return 201, shapes.CodeOut(
-        id=code.pk, code=text, server=settings.DEVICE_URL, expires_at=code.expires_at
+    return Status(
+        201,
+        shapes.CodeOut(
+            id=code.pk, code=text, server=settings.DEVICE_URL, expires_at=code.expires_at
+        ),
     )
 
 
@@ -109,10 +111,11 @@ def make_code(request: HttpRequest) -> tuple[int, shapes.CodeOut]:
     response={200: shapes.CodeStateOut, **WITH_ID},
     summary="What became of a code",
 )
-@needs(Scope.DEVICES_READ)
 def watch_code(request: HttpRequest, code_id: UUID) -> shapes.CodeStateOut:
     """Tell whether a device has joined by this code."""
-    found = queries.code_state(callers.of(request).account, code_id, timezone.now())
+    found = queries.code_state(
+        callers.of(request, Scope.DEVICES_READ).account, code_id, timezone.now()
+    )
     if found is None:
         raise Refused("not-found")
     return shapes.CodeStateOut.of(code_id, found)
@@ -123,14 +126,13 @@ def watch_code(request: HttpRequest, code_id: UUID) -> shapes.CodeStateOut:
     response={200: shapes.Page[shapes.DeviceOut], **ERRORS},
     summary="Your account's devices",
 )
-@needs(Scope.DEVICES_READ)
 def list_devices(
     request: HttpRequest,
     cursor: UUID | None = None,
     limit: shapes.Limit = 50,
 ) -> shapes.Page[shapes.DeviceOut]:
     """Return devices in the order in which they joined."""
-    found = queries.page(callers.of(request).account, after=cursor, size=limit)
+    found = queries.page(callers.of(request, Scope.DEVICES_READ).account, after=cursor, size=limit)
     now = timezone.now()
     return shapes.Page(
         items=[shapes.DeviceOut.of(device, now) for device in found[:limit]],
@@ -143,10 +145,11 @@ def list_devices(
     response={200: shapes.DeviceOut, **WITH_ID},
     summary="One device",
 )
-@needs(Scope.DEVICES_READ)
 def show_device(request: HttpRequest, device_id: UUID) -> shapes.DeviceOut:
     """Return one device of your account."""
-    return shapes.DeviceOut.of(_device(request, device_id), timezone.now())
+    return shapes.DeviceOut.of(
+        _device(callers.of(request, Scope.DEVICES_READ), device_id), timezone.now()
+    )
 
 
 @api.patch(
@@ -154,13 +157,12 @@ def show_device(request: HttpRequest, device_id: UUID) -> shapes.DeviceOut:
     response={200: shapes.DeviceOut, **WITH_ID, **WITH_BODY},
     summary="Rename a device",
 )
-@needs(Scope.DEVICES_WRITE)
 def change_device(
     request: HttpRequest, device_id: UUID, change: shapes.DeviceChange
 ) -> shapes.DeviceOut:
     """Call the device by another name."""
-    caller, origin = callers.of(request), origin_of(request)
-    device = _device(request, device_id)
+    caller, origin = callers.of(request, Scope.DEVICES_WRITE), origin_of(request)
+    device = _device(caller, device_id)
     try:
         removal.rename(device, change.name, actor=caller.user, ip=origin.ip, agent=origin.agent)
     except removal.NameRefused:
@@ -177,13 +179,12 @@ def change_device(
     response={204: None, **WITH_ID},
     summary="Remove a device",
 )
-@needs(Scope.DEVICES_WRITE)
-def remove_device(request: HttpRequest, device_id: UUID) -> tuple[int, None]:
+def remove_device(request: HttpRequest, device_id: UUID) -> Status[None]:
     """Take the device out of the account; its seat is free at once, also when it is offline."""
-    caller, origin = callers.of(request), origin_of(request)
-    device = _device(request, device_id)
+    caller, origin = callers.of(request, Scope.DEVICES_WRITE), origin_of(request)
+    device = _device(caller, device_id)
     removal.remove(device, actor=caller.user, ip=origin.ip, agent=origin.agent)
-    return 204, None
+    return Status(204, None)
 
 
 # -- reports -------------------------------------------------------------------------------------
@@ -194,7 +195,6 @@ def remove_device(request: HttpRequest, device_id: UUID) -> tuple[int, None]:
     response={200: shapes.Page[shapes.ScanOut], **ERRORS},
     summary="Scans, the latest first",
 )
-@needs(Scope.REPORTS_READ)
 def list_scans(
     request: HttpRequest,
     device: UUID | None = None,
@@ -208,18 +208,21 @@ def list_scans(
     wanted = reports.ScanFilter(
         device=device, with_detections=with_threats, since=since, until=until
     )
-    found = reports.scans(callers.of(request).account, wanted, cursor=cursor or "", limit=limit)
+    found = reports.scans(
+        callers.of(request, Scope.REPORTS_READ).account, wanted, cursor=cursor or "", limit=limit
+    )
     return shapes.Page(
         items=[shapes.ScanOut.of(scan) for scan in found.rows], next=found.older or None
     )
 
 
 @api.get("/scans/{uuid:scan_id}", response={200: shapes.ScanOut, **WITH_ID}, summary="One scan")
-@needs(Scope.REPORTS_READ)
 def show_scan(request: HttpRequest, scan_id: UUID) -> shapes.ScanOut:
     """Return one scan."""
     try:
-        return shapes.ScanOut.of(reports.scan(callers.of(request).account, scan_id))
+        return shapes.ScanOut.of(
+            reports.scan(callers.of(request, Scope.REPORTS_READ).account, scan_id)
+        )
     except Scan.DoesNotExist:
         raise Refused("not-found") from None
 
@@ -229,7 +232,6 @@ def show_scan(request: HttpRequest, scan_id: UUID) -> shapes.ScanOut:
     response={200: shapes.Page[shapes.ThreatOut], **ERRORS},
     summary="Threats, the latest first",
 )
-@needs(Scope.REPORTS_READ)
 def list_threats(
     request: HttpRequest,
     device: UUID | None = None,
@@ -244,7 +246,9 @@ def list_threats(
     wanted = reports.ThreatFilter(
         device=device, is_open=is_open, text=text or "", since=since, until=until
     )
-    found = reports.threats(callers.of(request).account, wanted, cursor=cursor or "", limit=limit)
+    found = reports.threats(
+        callers.of(request, Scope.REPORTS_READ).account, wanted, cursor=cursor or "", limit=limit
+    )
     return shapes.Page(
         items=[shapes.ThreatOut.of(threat) for threat in found.rows], next=found.older or None
     )
@@ -255,18 +259,19 @@ def list_threats(
     response={200: shapes.ThreatOut, **WITH_ID},
     summary="One threat",
 )
-@needs(Scope.REPORTS_READ)
 def show_threat(request: HttpRequest, threat_id: UUID) -> shapes.ThreatOut:
     """Return one threat."""
     try:
-        return shapes.ThreatOut.of(reports.threat(callers.of(request).account, threat_id))
+        return shapes.ThreatOut.of(
+            reports.threat(callers.of(request, Scope.REPORTS_READ).account, threat_id)
+        )
     except Detection.DoesNotExist:
         raise Refused("not-found") from None
 
 
-def _device(request: HttpRequest, device_id: UUID) -> Device:
+def _device(caller: Caller, device_id: UUID) -> Device:
     # A stranger's device, a removed one and none at all are the same: nothing is here.
-    device = queries.find(callers.of(request).account, device_id)
+    device = queries.find(caller.account, device_id)
     if device is None:
         raise Refused("not-found")
     return device
@@ -349,10 +354,15 @@ def _nothing_here(_request: HttpRequest) -> HttpResponse:
 
 
 def _patterns() -> list[URLPattern]:
-    found = [pattern for pattern in api.urls[0] if isinstance(pattern, URLPattern)]
+    found = [
+        pattern
+        for pattern in api.urls[0]
+        if isinstance(pattern, URLPattern) and pattern.name != "api-root"
+    ]
     for pattern in found:
         pattern.callback = guarded(pattern.callback)
     return [*found, re_path(r"^.*$", _nothing_here)]
 
 
+app_name = "api"
 urlpatterns = _patterns()
