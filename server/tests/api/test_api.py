@@ -125,7 +125,7 @@ def charlies_device(charlie: User) -> Device:
 
 def is_problem(answer: Any, status: int) -> bool:
     content = json.loads(answer.content)
-    return (
+    return bool(
         answer.status_code == status
         and answer.headers["Content-Type"] == "application/problem+json"
         and content["status"] == status

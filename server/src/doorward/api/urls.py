@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
-from django.urls import URLPattern, re_path
+from django.urls import URLPattern, path, re_path
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI, Status
@@ -361,7 +361,8 @@ def _patterns() -> list[URLPattern]:
     ]
     for pattern in found:
         pattern.callback = guarded(pattern.callback)
-    return [*found, re_path(r"^.*$", _nothing_here)]
+    # Ninja looks its own root up by name.
+    return [*found, path("", _nothing_here, name="api-root"), re_path(r"^.*$", _nothing_here)]
 
 
 app_name = "api"
