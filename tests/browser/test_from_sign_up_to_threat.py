@@ -198,6 +198,7 @@ def test_everything_can_be_done_by_keyboard_alone(new_visitor: NewVisitor, serve
     expect(page.locator("#enroll-windows")).to_be_visible()
     press_to(page, "Account of")
     page.keyboard.press("Enter")
+    page.wait_for_url("**/account/")
     press_to(page, "Sign out")
     page.keyboard.press("Enter")
     page.wait_for_url("**/login/")
