@@ -7,7 +7,6 @@ import email.policy
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -66,6 +65,7 @@ class Server:
         for port in (self.port, self.device_port):
             while not is_open(f"http://127.0.0.1:{port}/health/ready"):
                 if time.monotonic() > deadline or self.process.poll() is not None:
+                    self.kill()
                     pytest.fail(f"the server did not start:\n{self.log()}")
                 time.sleep(0.05)
 
@@ -77,10 +77,15 @@ class Server:
         try:
             self.process.wait(30)
         except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            self.kill()
             raise
-        finally:
+        self.process = None
+
+    def kill(self) -> None:
+        """End its supervisor at once, without a chance to tidy up."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
             self.process = None
 
     def log(self) -> str:
