@@ -10,9 +10,10 @@ rule powershell_encoded_hidden
         kind = "dropper"
     strings:
         $hidden_first = /[p]owershell(\.exe)?["']?\s[^\n]{0,160}-w(in(dowstyle)?)?\s{1,4}(hidden|1)\s[^\n]{0,120}-(e|en|enc|encodedcommand|ec)\s{1,4}["']?[A-Za-z0-9+\/]{60}/i
-        $encoded_first = /[p]owershell(\.exe)?["']?\s[^\n]{0,160}-(e|en|enc|encodedcommand|ec)\s{1,4}["']?[A-Za-z0-9+\/]{60,8000}={0,2}["']?\s[^\n]{0,80}-w(in(dowstyle)?)?\s{1,4}(hidden|1)\b/i
+        $encoded = /[p]owershell(\.exe)?["']?\s[^\n]{0,160}-(e|en|enc|encodedcommand|ec)\s{1,4}["']?[A-Za-z0-9+\/]{60}/i
+        $then_hidden = /[A-Za-z0-9+\/]{60}={0,2}["']?\s[^\n]{0,80}-[w](in(dowstyle)?)?\s{1,4}(hidden|1)\b/i
     condition:
-        filesize < 4MB and any of them
+        filesize < 4MB and ($hidden_first or ($encoded and $then_hidden))
 }
 
 rule powershell_download_cradle

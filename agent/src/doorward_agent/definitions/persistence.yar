@@ -55,9 +55,10 @@ rule encoded_command_piped_to_shell
         severity = "high"
         kind = "dropper"
     strings:
-        $text = /[e]cho\s{1,4}(-n\s{1,4})?["']?[A-Za-z0-9+\/]{80,4000}={0,2}["']?\s{0,4}\|\s{0,4}base64\s{1,4}(-d|-D|--decode)\s{0,4}\|\s{0,4}(sudo\s{1,4})?(\/bin\/)?(ba|z|da)?sh\b/
+        $text = /[A-Za-z0-9+\/]{80}={0,2}["']?\s{0,4}\|\s{0,4}[b]ase64\s{1,4}(-d|-D|--decode)\s{0,4}\|\s{0,4}(sudo\s{1,4})?(\/bin\/)?(ba|z|da)?sh\b/
+        $say = /\b[e]cho\s/
     condition:
-        filesize < 1MB and $text
+        filesize < 1MB and $text and $say
 }
 
 rule planted_ssh_key
@@ -69,11 +70,13 @@ rule planted_ssh_key
         severity = "high"
         kind = "persistence"
     strings:
-        $plant = /[e]cho\s{1,4}["']?(ssh-(rsa|ed25519)|ecdsa-sha2-nistp256)\s{1,4}[A-Za-z0-9+\/=]{40,900}[^\n]{0,80}>>?\s{0,4}[^\s]{0,80}authorized_keys/
+        // Three places instead of one expression: the engine gives up on long runs followed by wide gaps.
+        $add = /[e]cho\s{1,4}["']?(ssh-(rsa|ed25519)|ecdsa-sha2-nistp256)\s{1,4}[A-Za-z0-9+\/=]{40}/
+        $to = /["'a-zA-Z0-9@=]\s{0,4}>>?\s{0,4}[^\s]{0,80}[a]uthorized_keys/
         $lock = /[c]hattr\s{1,4}[+][aiRu]{1,4}\s/
         $unlock = /[c]hattr\s{1,4}-[aiRVu]{1,4}\s/
     condition:
-        filesize < 512KB and $plant and any of ($lock, $unlock)
+        filesize < 512KB and $add and $to and any of ($lock, $unlock)
 }
 
 rule preload_library_planted
