@@ -235,6 +235,7 @@ ACCOUNT_PREVENT_ENUMERATION = True
 ACCOUNT_SESSION_REMEMBER = True
 PASSWORD_RESET_TIMEOUT = 3600
 AUTH_PASSWORD_VALIDATORS = [{"NAME": "doorward.accounts.password_rules.PasswordRules"}]
+ACCOUNT_PASSWORD_RESET_TOKEN_GENERATOR = "doorward.accounts.link_tokens.LinkTokens"
 ACCOUNT_FORMS = {"login": "doorward.accounts.forms.LoginForm"}
 ACCOUNT_SIGNUP_FORM_CLASS = "doorward.accounts.signup_form.SignupExtras"
 ACCOUNT_EMAIL_VERIFICATION_SUPPORTS_RESEND = True

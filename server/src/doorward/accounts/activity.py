@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from allauth.account import signals
 from django.contrib.auth.signals import user_logged_out
 
-from doorward.accounts import tokens
+from doorward.accounts import setup, tokens
 from doorward.accounts.adapter import origin_of
 from doorward.audit import trail
 
@@ -30,6 +30,7 @@ def watch() -> None:
         signal.connect(_Told(tag), weak=False, dispatch_uid=f"doorward {tag}")
     for signal in (signals.password_changed, signals.password_set, signals.password_reset):
         signal.connect(_end_tokens, dispatch_uid="doorward tokens end")
+        signal.connect(setup.end_link, dispatch_uid="doorward setup link ends")
     signals.email_confirmed.connect(_confirmed, dispatch_uid="doorward account.email.confirmed")
 
 

@@ -119,3 +119,14 @@ class PersonalToken(models.Model):
     def scope_list(self) -> list[str]:
         """What the token may do, in the order of tokens.Scope."""
         return self.scopes.split()
+
+
+class SetupLink(models.Model):
+    """A way in for somebody who was given an account and has no password yet: once, for 72 h."""
+
+    user = models.OneToOneField(User, on_delete=models.CASCADE, related_name="setup_link")
+    digest = models.CharField(max_length=64)
+    expires_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"setup of {self.user_id}"

@@ -43,8 +43,8 @@ class Api(NinjaAPI):
     def get_openapi_schema(self, **options: Any) -> OpenAPISchema:
         """Return the OpenAPI document; answers of 400 and more are application/problem+json."""
         schema = super().get_openapi_schema(**options)
-        for path in schema.get("paths", {}).values():
-            for operation in path.values():
+        for operations in schema.get("paths", {}).values():
+            for operation in operations.values():
                 for status, response in operation.get("responses", {}).items():
                     content = response.get("content", {})
                     if int(status) >= 400 and JSON in content:

@@ -1,0 +1,39 @@
+"""What makes a link to choose a password good: a reset's signature, or a setup link's secret.
+
+Kept apart from setup.py: allauth imports this while its own forms are being made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Final
+
+from django.conf import settings
+from django.contrib.auth.tokens import PasswordResetTokenGenerator
+from django.utils import timezone
+
+from doorward.accounts.models import SetupLink, User
+
+PREFIX: Final = "setup-"
+
+
+class LinkTokens(PasswordResetTokenGenerator):
+    """Django's reset tokens (one hour, ended by a change of password or address), and ours."""
+
+    def check_token(self, user: User | None, token: str | None) -> bool:
+        """Tell whether the link is good for this person now."""
+        if user is None or not token or not token.startswith(PREFIX):
+            return super().check_token(user, token)
+        link = SetupLink.objects.filter(user_id=user.pk, expires_at__gt=timezone.now()).first()
+        return link is not None and hmac.compare_digest(link.digest, digest(token))
+
+
+def digest(secret: str) -> str:
+    """Return what is stored of a setup link's secret."""
+    return hashlib.blake2b(
+        secret.encode("utf-8", "surrogatepass"),
+        key=settings.FIELD_KEY,
+        person=b"doorward-setup",
+        digest_size=32,
+    ).hexdigest()
