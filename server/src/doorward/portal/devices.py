@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import segno
@@ -87,6 +88,10 @@ class Way:
 def commands(code: str) -> list[Way]:
     """Return the exact commands for each system, in the words its shell understands."""
     server = settings.DEVICE_URL
+    address = urlsplit(server)
+    # The agent refuses plain http to another machine unless it is told that this is meant.
+    if address.scheme == "http" and address.hostname not in {"localhost", "127.0.0.1", "::1"}:
+        server += " --insecure-http"
     here, windows = "./doorward agent", "py doorward agent"
     enroll = f"enroll --server {server} --code {code}"
     return [

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import date
 from typing import Final
 
-from django.utils.formats import number_format
+from django.utils.formats import date_format, number_format
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -30,6 +31,12 @@ PUT_BACK: Final = frozenset({Disposition.RESTORED})
 DELETED: Final = frozenset({Disposition.DELETED})
 LET_BE: Final = frozenset({Disposition.ALLOWED, Disposition.APPROVED, Disposition.EXONERATED})
 
+REASONS: Final[dict[str, Promise]] = {
+    "no-definitions": gettext_lazy("it has no rules to scan by"),
+    "quick-scan-failed": gettext_lazy("its last quick scan failed"),
+    "full-scan-failed": gettext_lazy("its last full scan failed"),
+}
+"""The agent's words (doorward_agent.protection)."""
 ACTIONS: Final[dict[int, tuple[str, Promise]]] = {
     Disposition.QUARANTINED: ("safe", gettext_lazy("Put away")),
     Disposition.ISOLATED: ("safe", gettext_lazy("Put away")),
@@ -56,6 +63,23 @@ class Story:
     headline: str
     more: str
     link: str
+
+
+def reason(word: str) -> str:
+    """Return what a device says is missing from its protection, in a person's words."""
+    known = REASONS.get(word)
+    return str(known) if known else texts.visible(word)
+
+
+def definitions(version: int) -> str:
+    """Return the number of a set of definitions as a day: 2026112203 is 22 Nov 2026, set 3."""
+    day, number = divmod(version, 100)
+    try:
+        when = date(day // 10_000, day // 100 % 100, day % 100)
+    except ValueError:
+        return str(version) if version else _("not told yet")
+    words = {"day": date_format(when, "j M Y"), "number": number}
+    return _("%(day)s, set %(number)d") % words
 
 
 def device_icon(device: Device) -> str:

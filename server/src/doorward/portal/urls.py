@@ -14,6 +14,7 @@ from doorward.portal import (
     reports,
     site_files,
     subscription,
+    tokens,
 )
 
 urlpatterns = [
@@ -35,6 +36,8 @@ urlpatterns = [
     path("help/<slug:slug>/", helping.article, name="help_article"),
     path("account/", account.you, name="account"),
     path("account/theme/", account.choose_theme, name="theme_choice"),
+    path("account/tokens/", tokens.overview, name="tokens"),
+    path("account/tokens/<uuid:token_id>/revoke/", tokens.revoke, name="token_revoke"),
     path("account/sessions/", include("allauth.usersessions.urls")),
     path("demo/mailbox/", mailbox.mailbox, name="demo_mailbox"),
     path("manifest.webmanifest", site_files.manifest, name="manifest"),

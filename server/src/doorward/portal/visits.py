@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Concatenate, Final, ParamSpec, cast
+from typing import Concatenate, ParamSpec, cast
 
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from doorward.accounts.models import Account, Membership, Role, User
+from doorward.accounts import members
+from doorward.accounts.models import Account, User
 
 P = ParamSpec("P")
-_MAY_CHANGE: Final = {Role.OWNER, Role.HELPER}
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Visit:
     @property
     def may_change(self) -> bool:
         """Whether this person may add, rename and remove devices; a viewer may only look."""
-        return self.role in _MAY_CHANGE
+        return self.role in members.MAY_CHANGE_DEVICES
 
     def must_change(self) -> None:
         """Raise PermissionDenied unless this person may act."""
@@ -45,14 +45,10 @@ def member(
     @wraps(view)
     def guarded(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
         user = cast(User, request.user)
-        membership = (
-            Membership.objects.select_related("account")
-            .filter(user=user)
-            .order_by("created_at", "account_id")
-            .first()
-        )
-        if membership is None:
+        try:
+            place = members.place_of(user)
+        except members.NoAccount:
             return render(request, "errors/no_account.html", status=403)
-        return view(request, Visit(user, membership.account, membership.role), *args, **kwargs)
+        return view(request, Visit(user, place.account, place.role), *args, **kwargs)
 
     return login_required(guarded)  # type: ignore[return-value]  # django-stubs wants HttpRequest alone

@@ -202,6 +202,8 @@ def visible(text: object, most: int = 60) -> str:
     return texts.shortened(texts.visible(str(text)), most)
 
 
+register.filter("reason", telling.reason)
+register.filter("definitions", telling.definitions)
 register.filter("browser", telling.browser)
 register.filter("scan_headline", telling.scan_headline)
 register.filter("scan_figures", telling.scan_figures)
