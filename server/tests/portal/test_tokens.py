@@ -1,15 +1,15 @@
-"""A token for a script is made by somebody who just proved who they are, shown once, and revoked."""
+"""A token for a script is made by somebody who just proved who they are, and shown once."""
 
 from __future__ import annotations
 
 import re
 
 from django.test import Client
+from server.tests.conftest import PASSWORD
 
 from doorward.accounts import tokens
 from doorward.accounts.models import PersonalToken, User
 from doorward.devices.models import Device
-from server.tests.conftest import PASSWORD
 
 WANTED = {"name": "Nightly report", "scopes": ["reports:read"], "days": "30"}
 
