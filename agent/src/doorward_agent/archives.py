@@ -269,11 +269,20 @@ def _stream(
     limit = budget.config.archive_member_bytes
     pieces: list[bytes] = []
     size = 0
+    rest = b""
     while True:
+        if decompressor.ended:
+            rest = decompressor.unused or content.read(_PIECE)
+            # Another stream may follow; trash after the last is ignored, as the formats' own tools
+            # do.
+            if not decompressor.starts(rest):
+                break
+            decompressor = fresh()
         # Only when it asks: else what is packed would pile up inside while little by little comes
         # out.
-        fed = content.read(_PIECE) if decompressor.wants_input else b""
+        fed = rest or (content.read(_PIECE) if decompressor.wants_input else b"")
         starved = decompressor.wants_input and not fed
+        rest = b""
         piece = decompressor.unpack(fed)
         budget.spend(len(piece))
         size += len(piece)
@@ -282,17 +291,7 @@ def _stream(
             # What fitted is still worth looking at.
             budget.note("archive-member-size")
             break
-        if decompressor.ended:
-            rest = decompressor.unused or content.read(_PIECE)
-            # Another stream may follow; trash after the last is ignored, as the formats' own tools
-            # do.
-            if not decompressor.starts(rest):
-                break
-            decompressor = fresh()
-            pieces.append(decompressor.unpack(rest))
-            budget.spend(len(pieces[-1]))
-            size += len(pieces[-1])
-        elif starved and not piece:
+        if starved and not piece and not decompressor.ended:
             budget.note("archive-damaged")
             break
     yield Member(name, b"".join(pieces)[:limit])

@@ -109,13 +109,15 @@ class Examiner:
         budget = archives.Budget(self._config, packed=max(size, 1))
         with _opened(descriptor, whole) as content:
             for member in archives.members(content, kind, budget):
-                known = self._hashes.find(sha256(member.content).digest())
-                if known is not None:
-                    hits.append((member.name, _known(known)))
                 try:
                     hits.extend((member.name, hit) for hit in self._ours.scan(member.content))
                 except EngineFailed as failed:
                     budget.note(f"engine: {failed}")
+                # Behind the rules: of two equally grave findings the first is told, and a rule says
+                # more.
+                known = self._hashes.find(sha256(member.content).digest())
+                if known is not None:
+                    hits.append((member.name, _known(known)))
         limits.extend(budget.reasons)
 
 
