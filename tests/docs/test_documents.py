@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from doorward import environment
 from doorward import settings as _settings_fill_the_registry  # noqa: F401
 
