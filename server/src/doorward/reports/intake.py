@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -281,7 +281,7 @@ class _Source:
 def _write(submissions: Sequence[_Submission]) -> list[Outcome]:
     accounts = _lock({submission.device for submission in submissions})
     sources: list[_Source | None] = []
-    findings: list[tuple[_Source, DetectionFinding]] = []
+    findings: list[tuple[_Source, list[DetectionFinding]]] = []
     remediations: list[tuple[_Source, FileRemediation | DetectionFinding]] = []
     scans: list[tuple[_Source, int, ScanActivity]] = []
     for submission in submissions:
@@ -291,22 +291,26 @@ def _write(submissions: Sequence[_Submission]) -> list[Outcome]:
             continue
         source = _Source(submission.device, account, submission.received)
         sources.append(source)
+        found: list[DetectionFinding] = []
         for position, event in enumerate(submission.events):
             if isinstance(event, DetectionFinding):
-                if event.activity_id in (messages.FINDING_UPDATED, messages.FINDING_CLOSED):
+                if event.activity_id in _FOLLOW_UPS:
                     remediations.append((source, event))
                 else:
-                    findings.append((source, event))
+                    found.append(event)
             elif isinstance(event, FileRemediation):
                 remediations.append((source, event))
             else:
                 scans.append((source, position, event))
+        if found:
+            findings.append((source, found))
 
     tally: dict[UUID, list[int]] = {}
-    new_findings = _store_findings(findings, tally) if findings else []
+    if findings:
+        _store_findings(findings, tally)
     new_remediations = _store_remediations(remediations, tally) if remediations else []
-    if new_findings or new_remediations:
-        _settle(new_findings, new_remediations)
+    if findings or new_remediations:
+        _settle(findings, new_remediations)
     if scans:
         _store_scans(scans, tally)
     if tally:
@@ -348,27 +352,29 @@ def _touch(
 # ---------------------------------------------------------------------------------- detections
 
 
+_FOLLOW_UPS: Final = frozenset({messages.FINDING_UPDATED, messages.FINDING_CLOSED})
+
+
 def _store_findings(
-    findings: Sequence[tuple[_Source, DetectionFinding]], tally: dict[UUID, list[int]]
-) -> list[tuple[UUID, UUID]]:
-    """Store them and note their ids; the (device, finding) of those that are new."""
+    findings: Sequence[tuple[_Source, list[DetectionFinding]]], tally: dict[UUID, list[int]]
+) -> None:
     made: list[rows.Row] = []
-    of: _Source | None = None
-    build = None
-    for source, finding in findings:
-        if source is not of or build is None:
-            of = source
-            build = rows.builder(connection, source.account, source.device, source.received)
-        made.append(build(finding))
+    for source, found in findings:
+        build = rows.builder(connection, source.account, source.device, source.received)
+        made += [build(finding) for finding in found]
     new = rows.insert_detections(connection, made)
-    stored: list[tuple[UUID, UUID]] = []
-    for position, (source, finding) in enumerate(findings):
-        is_new = new is None or position in new
-        source.note(finding.metadata.uid, is_new=is_new)
-        if is_new:
-            _touch(tally, source.account, detections=1)
-            stored.append((source.device, finding.finding_info.uid))
-    return stored
+    position = 0
+    for source, found in findings:
+        uids = [finding.metadata.uid for finding in found]
+        if new is None:
+            accepted = uids
+        else:
+            accepted = [uid for at, uid in enumerate(uids, position) if at in new]
+            source.duplicate += [uid for at, uid in enumerate(uids, position) if at not in new]
+        position += len(uids)
+        if accepted:
+            source.accepted += accepted
+            _touch(tally, source.account, detections=len(accepted))
 
 
 # ------------------------------------------------------------------------------- remediations
@@ -431,15 +437,23 @@ def _remediation(source: _Source, event: FileRemediation | DetectionFinding) -> 
     return row
 
 
-def _settle(found: Iterable[tuple[UUID, UUID]], new: Sequence[Remediation]) -> None:
+def _settle(
+    findings: Sequence[tuple[_Source, list[DetectionFinding]]], new: Sequence[Remediation]
+) -> None:
     """Give each detection concerned the disposition that its remediations leave it with."""
     concerned = {(row.device_id, row.finding_uid) for row in new if row.finding_uid is not None}
-    findings = set(found)
-    if findings:
-        waiting = Remediation.objects.filter(
-            device_id__in={device for device, _ in findings}, is_waiting=True
-        )
-        concerned.update(findings.intersection(waiting.values_list("device_id", "finding_uid")))
+    waiting = set(
+        Remediation.objects.filter(
+            device_id__in={source.device for source, _ in findings}, is_waiting=True
+        ).values_list("device_id", "finding_uid")
+    )
+    if waiting:
+        told = {
+            (source.device, finding.finding_info.uid)
+            for source, found in findings
+            for finding in found
+        }
+        concerned.update(told & waiting)
     if not concerned:
         return
     of_concerned: dict[str, Any] = {

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from itertools import chain
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
@@ -76,30 +78,23 @@ def builder(
     earliest = (received - OLDEST_BELIEVED - EPOCH) // _MILLISECOND
     latest = (received - EPOCH) // _MILLISECOND
     native = connection.vendor == "postgresql"
+    key: Callable[[UUID], Any] = _itself if native else _hex
+    moment: Callable[[int], Any] = _moment if native else _moment_text
     received_at: Any = received if native else str(received)[:-6]
 
     def build(event: DetectionFinding) -> Row:
         finding = event.finding_info
-        file = event.evidences[0].file
+        analytic = finding.analytic
+        evidences = event.evidences
+        file = evidences[0].file
         detail = event.unmapped
-        uid: Any = event.metadata.uid
-        finding_uid: Any = finding.uid
-        scan_uid: Any = detail.scan_uid
-        quarantine_id: Any = detail.quarantine_id
+        scan_uid, quarantine_id = detail.scan_uid, detail.quarantine_id
+        time = event.time
+        disposition = event.disposition_id
         more: Any = None
-        time: Any = received_at
-        if earliest <= event.time <= latest:
-            time = EPOCH + event.time * _MILLISECOND
-            if not native:
-                time = str(time)[:-6]  # UTC without saying so, as Django stores it in SQLite
-        if len(event.evidences) > 1:
-            more = [evidence.file.path for evidence in event.evidences[1:]]
+        if len(evidences) > 1:
+            more = [evidence.file.path for evidence in evidences[1:]]
             more = Jsonb(more) if native else json.dumps(more)
-        if not native:
-            uid = uid.hex
-            finding_uid = finding_uid.hex
-            scan_uid = None if scan_uid is None else scan_uid.hex
-            quarantine_id = None if quarantine_id is None else quarantine_id.hex
         sha256 = ""
         for digest in file.hashes:
             if digest.algorithm_id == HASH_SHA256 and len(digest.value) == 64:
@@ -107,20 +102,20 @@ def builder(
         return (
             account_id,
             device_id,
-            uid,
+            key(event.metadata.uid),
+            moment(time) if earliest <= time <= latest else received_at,
             time,
-            event.time,
             received_at,
-            finding_uid,
-            scan_uid,
+            key(finding.uid),
+            None if scan_uid is None else key(scan_uid),
             event.severity_id,
             event.confidence_id,
-            event.disposition_id,
-            event.disposition_id,
-            event.disposition_id not in _SETTLED,
+            disposition,
+            disposition,
+            disposition not in _SETTLED,
             finding.title,
-            finding.analytic.uid,
-            finding.analytic.name,
+            analytic.uid,
+            analytic.name,
             finding.desc,
             detail.engine,
             detail.definitions_version,
@@ -128,11 +123,34 @@ def builder(
             detail.member,
             file.size,
             sha256,
-            quarantine_id,
+            None if quarantine_id is None else key(quarantine_id),
             more,
         )
 
     return build
+
+
+def _itself(value: UUID) -> UUID:
+    return value
+
+
+def _hex(value: UUID) -> str:
+    return f"{value.int:032x}"  # Half the time of `value.hex`.
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+@lru_cache(maxsize=256)
+def _second_text(seconds: int) -> str:
+    return str(datetime.fromtimestamp(seconds, UTC))[:-6]
+
+
+def _moment_text(milliseconds: int) -> str:
+    # As Django stores a time in SQLite: UTC without saying so, no fraction where there is none.
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{_second_text(seconds)}.{rest:03d}000" if rest else _second_text(seconds)
 
 
 def identity(connection: BaseDatabaseWrapper, value: UUID) -> Any:
@@ -188,7 +206,7 @@ def _insert(connection: BaseDatabaseWrapper, rows: Sequence[Row]) -> set[int] | 
         for chunk in _CHUNKS:
             while len(rows) - position >= chunk:
                 part = rows[position : position + chunk]
-                values = [value for row in part for value in row]
+                values = list(chain.from_iterable(part))
                 count += raw.execute(_STATEMENTS[chunk], values).rowcount
                 position += chunk
         if count == len(rows):
