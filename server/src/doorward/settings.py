@@ -39,7 +39,7 @@ PORTAL_PROCESSES = environment.number(
     "DOORWARD_PORTAL_PROCESSES", 1, "Processes behind the people's door.", least=1, most=64
 )
 PORTAL_THREADS = environment.number(
-    "DOORWARD_PORTAL_THREADS", 8, "Pages answered at once by each of them.", least=1, most=64
+    "DOORWARD_PORTAL_THREADS", 4, "Pages answered at once by each of them.", least=1, most=64
 )
 GATEWAY_PROCESSES = environment.number(
     "DOORWARD_GATEWAY_PROCESSES", 1, "Processes behind the devices' door.", least=1, most=64
