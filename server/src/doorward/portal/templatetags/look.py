@@ -151,6 +151,8 @@ def field(bound: BoundField, help_below: str = "") -> dict[str, Any]:
     widget = bound.field.widget
     # A label that goes away while one types is no label.
     widget.attrs.pop("placeholder", None)
+    if bound.name == "code":
+        widget.attrs.update({"class": "code-input", "autocomplete": "one-time-code"})
     return {
         "field": bound,
         "password": isinstance(widget, PasswordInput),
