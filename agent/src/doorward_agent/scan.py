@@ -359,7 +359,7 @@ class Run:
             if self._cancelled:
                 return
             files = cached = 0
-            misses: list[tuple[bytes, os.stat_result]] = []
+            misses: list[tuple[bytes, os.stat_result, bool]] = []
             try:
                 with os.scandir(folder) as entries:
                     for entry in entries:
@@ -371,7 +371,7 @@ class Run:
                             elif remember and trusted.get(found.st_dev) and known_clean(found):
                                 cached += 1
                             else:
-                                misses.append((entry.path, found))
+                                misses.append((entry.path, found, found.st_dev not in trusted))
                         elif entry.is_dir(follow_symlinks=False):
                             path = entry.path
                             if path in left_out:
@@ -385,8 +385,9 @@ class Run:
                 counts.note(counts.errors, _why(error), folder)
             counts.files += files
             counts.cached += cached
-            for path, found in misses:
-                if found.st_dev not in trusted and self._known(path, found):
+            for path, found, unasked in misses:
+                # The first folder on a device: only now is it known whether verdicts count there.
+                if unasked and self._known(path, found):
                     continue
                 yield from self._look(path, found)
                 if self.cancelled:
