@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, Final
 
 from django import template
@@ -28,12 +29,19 @@ STATUS_ICONS: Final = {
 }
 
 
+@cache
+def _sprite() -> str:
+    # Its hashed name is the same for the life of the process, and asked for a hundred times a page.
+    return static("portal/icons.svg")
+
+
 @register.simple_tag
+@cache
 def icon(name: str) -> SafeString:
     """Draw one icon of the sprite; a screen reader skips it, so a word must stand beside it."""
     return format_html(
         '<svg class="icon" aria-hidden="true" focusable="false"><use href="{}#{}"></use></svg>',
-        static("portal/icons.svg"),
+        _sprite(),
         name,
     )
 
@@ -43,7 +51,7 @@ def mark() -> SafeString:
     """Draw the mark: an arch lit from within."""
     return format_html(
         '<svg class="mark" aria-hidden="true" focusable="false"><use href="{}#mark"></use></svg>',
-        static("portal/icons.svg"),
+        _sprite(),
     )
 
 
@@ -53,7 +61,7 @@ def door(state: str) -> SafeString:
     return format_html(
         '<svg class="door" viewBox="0 0 160 168" aria-hidden="true" focusable="false">'
         '<use href="{}#door-{}"></use></svg>',
-        static("portal/icons.svg"),
+        _sprite(),
         state,
     )
 
