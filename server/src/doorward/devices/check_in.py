@@ -42,15 +42,15 @@ class DeviceState(msgspec.Struct, kw_only=True, eq=False):
     seen_at: float = 0.0
 
 
-Heard = Literal["first", "again", "fork"]
+Heard = Literal["first", "started", "again", "fork"]
 
 
 def hear(state: DeviceState, call: CheckIn) -> Heard:
     """Take the call into the device's state, unless it shows that there are two of this device.
 
-    "first" is a call not heard before, "again" one whose answer was lost, and "fork" one that the
-    device whose calls we have heard cannot have made: a disk was copied, and the copy uses the same
-    key. A fork changes nothing.
+    "first" is a call not heard before, "started" the first of a new start, "again" one whose answer
+    was lost, and "fork" one that the device whose calls we have heard cannot have made: a disk was
+    copied, and the copy uses the same key. A fork changes nothing.
     """
     if call.boot_id == state.boot_id:
         if call.seq > state.seq:
@@ -63,14 +63,14 @@ def hear(state: DeviceState, call: CheckIn) -> Heard:
     ):
         return "fork"
     state.former_boot_id, state.boot_id, state.seq = state.boot_id, call.boot_id, call.seq
-    return "first"
+    return "started"
 
 
 def same_facts(said: CheckIn | None, call: CheckIn) -> bool:
     """Whether the call tells nothing that has to be stored, but that the device is there."""
     return (
         said is not None
-        and call.device is None
+        and (call.device is None or call.device == said.device)
         and call.protection == said.protection
         and call.settings == said.settings
         and call.definitions == said.definitions

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from django.db import connection, transaction
 from django.db.models import F
@@ -35,16 +36,15 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A device that called since the last write, and what it told."""
+class Calls:
+    """What a gateway heard since the last write."""
 
-    presence_id: int
-    device_id: UUID
-    seq: int
-    boot_id: UUID | None
-    former_boot_id: UUID | None
-    facts: CheckIn | None
-    """The call itself where it told something new, else None."""
+    seen: Sequence[tuple[int, int]]
+    """Each device that called: its presence's id, and its count of calls."""
+    started: Sequence[tuple[int, UUID | None, UUID | None]]
+    """Those that started anew: the presence's id, this start's id and the one's before."""
+    facts: Mapping[UUID, CheckIn]
+    """Those that told something new, by the device's id: the call that told it."""
 
 
 def load(device_ids: Iterable[UUID]) -> dict[UUID, DeviceState]:
@@ -105,46 +105,39 @@ def changed_since(moment: datetime) -> list[Change]:
 
 
 @transaction.atomic
-def store(seen: Sequence[Seen], now: datetime) -> None:
-    """Write down, in one transaction, that these devices called just before `now`."""
-    _store_calls(seen, now)
-    for one in seen:
-        if one.facts is not None:
-            _store_facts(one.device_id, one.facts)
+def store(calls: Calls, now: datetime) -> None:
+    """Write down, in one transaction, that these devices called just before `now`.
+
+    Two gateways may both have heard a device; the larger count is the later call.
+    """
+    _store_seen(calls.seen, connection.ops.adapt_datetimefield_value(now))
+    for presence_id, boot_id, former_boot_id in calls.started:
+        Presence.objects.filter(pk=presence_id).update(
+            boot_id=boot_id, former_boot_id=former_boot_id
+        )
+    for device_id, call in calls.facts.items():
+        _store_facts(device_id, call)
 
 
-def _store_calls(seen: Sequence[Seen], now: datetime) -> None:
-    # Two gateways may both have heard the device; the larger count is the later call.
-    stored = connection.ops.adapt_datetimefield_value(now)
+def _store_seen(seen: Sequence[tuple[int, int]], now: object) -> None:
+    # One statement for all of them. With one for each, this thread and the one that answers devices
+    # would hand Python's lock to and fro at every row.
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             cursor.execute(
                 "UPDATE devices_presence SET last_seen = %s,"
-                " seq = GREATEST(devices_presence.seq, news.seq),"
-                " boot_id = news.boot_id, former_boot_id = news.former_boot_id"
-                " FROM unnest(%s::bigint[], %s::bigint[], %s::uuid[], %s::uuid[])"
-                " AS news(id, seq, boot_id, former_boot_id) WHERE devices_presence.id = news.id",
-                [
-                    stored,
-                    [one.presence_id for one in seen],
-                    [one.seq for one in seen],
-                    [one.boot_id for one in seen],
-                    [one.former_boot_id for one in seen],
-                ],
+                " seq = GREATEST(devices_presence.seq, news.seq)"
+                " FROM unnest(%s::bigint[], %s::bigint[]) AS news(id, seq)"
+                " WHERE devices_presence.id = news.id",
+                [now, [presence_id for presence_id, _ in seen], [seq for _, seq in seen]],
             )
         else:
-            cursor.executemany(
-                "UPDATE devices_presence SET last_seen = %s, seq = MAX(seq, %s),"
-                " boot_id = %s, former_boot_id = %s WHERE id = %s",
-                [
-                    (stored, one.seq, _hex(one.boot_id), _hex(one.former_boot_id), one.presence_id)
-                    for one in seen
-                ],
+            cursor.execute(
+                "UPDATE devices_presence SET last_seen = %s,"
+                " seq = MAX(devices_presence.seq, news.value ->> 1)"
+                " FROM json_each(%s) AS news WHERE devices_presence.id = news.value ->> 0",
+                [now, msgspec.json.encode(seen).decode()],
             )
-
-
-def _hex(value: UUID | None) -> str | None:
-    return None if value is None else value.hex
 
 
 def _store_facts(device_id: UUID, call: CheckIn) -> None:

@@ -13,7 +13,7 @@ from django.conf import settings
 from doorward.devices import presence
 from doorward.devices.check_in import DeviceState, hear
 from doorward.gateway import addresses
-from doorward.gateway.bodies import Gone, Receive, SlowBodies, announced_length
+from doorward.gateway.bodies import Gone, Receive, SlowBodies
 from doorward.gateway.jobs import Jobs
 from doorward.gateway.known import Known
 from doorward.gateway.problems import Answer, Refused
@@ -97,8 +97,7 @@ class CheckIns:
             elif name == b"content-encoding" and value not in {b"", b"identity"}:
                 raise Refused("unsupported-media-type", "A check-in is not compressed")
         state = await self._tokens.device(authorization)
-        announced_length(length, MAX_MESSAGE_BYTES)
-        body = await self._slow.read(receive, MAX_MESSAGE_BYTES)
+        body = await self._slow.read(receive, MAX_MESSAGE_BYTES, length)
         try:
             call = decode(_check_in, body)
         except InvalidMessage as error:
@@ -107,8 +106,8 @@ class CheckIns:
         if heard == "fork":
             await self._flag(state, scope)
             raise Refused("device-cloned")
-        self._known.called(state, call)
-        if prefer is not None and heard == "first" and not has_news(state, call):
+        self._known.called(state, call, started=heard == "started")
+        if prefer is not None and heard != "again" and not has_news(state, call):
             await self._wait(state, call, wanted_wait(prefer), receive)
         return (
             200,
@@ -123,13 +122,13 @@ class CheckIns:
     async def _wait(
         self, state: DeviceState, call: CheckIn, seconds: float, receive: Receive
     ) -> None:
-        gone = asyncio.ensure_future(receive())
+        gone = asyncio.ensure_future(hung_up(receive))
         try:
             await self._known.news(state, gone, seconds)
         finally:
-            hung_up = gone.done()
+            left = gone.done()
             gone.cancel()
-        if hung_up:
+        if left:
             raise Gone
         if state.revoked:
             raise Refused("revoked")
@@ -141,6 +140,13 @@ class CheckIns:
             await self._jobs.run(presence.flag_clone, state.device_id, address=address)
             state.cloned = True
             log.warning("device.cloned", device=str(state.device_id))
+
+
+async def hung_up(receive: Receive) -> None:
+    """Return once the device is gone."""
+    # The end of the request's own body may still be waiting to be taken.
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def has_news(state: DeviceState, call: CheckIn) -> bool:

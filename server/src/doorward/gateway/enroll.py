@@ -13,7 +13,7 @@ from django.conf import settings
 from doorward.devices import check_in, enrollment, presence, removal, seats
 from doorward.devices.models import Device
 from doorward.gateway import addresses, problems
-from doorward.gateway.bodies import Receive, SlowBodies, announced_length
+from doorward.gateway.bodies import Receive, SlowBodies
 from doorward.gateway.jobs import Jobs
 from doorward.gateway.known import Known
 from doorward.gateway.problems import Answer, Refused
@@ -68,9 +68,8 @@ async def receive_signed(scope: dict[str, Any], receive: Receive, slow: SlowBodi
     headers = signing.header_map(scope["headers"])
     if headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
         raise Refused("unsupported-media-type", "A signed message is not compressed")
-    length = headers.get("content-length")
-    announced_length(None if length is None else length.encode("latin-1"), MAX_MESSAGE_BYTES)
-    return Signed(scope, headers, await slow.read(receive, MAX_MESSAGE_BYTES))
+    length = next((value for name, value in scope["headers"] if name == b"content-length"), None)
+    return Signed(scope, headers, await slow.read(receive, MAX_MESSAGE_BYTES, length))
 
 
 def spoken(protocol: ProtocolRange) -> None:

@@ -11,11 +11,12 @@ import contextlib
 import time
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
 from django.utils import timezone
+from msgspec.structs import replace
 
 from doorward.devices import check_in, presence
 from doorward.devices.check_in import DeviceState
@@ -51,6 +52,7 @@ class Known:
         self._to_read: list[bytes] = []
         self._reading: set[asyncio.Task[None]] = set()
         self._unsaved: list[DeviceState] = []
+        self._started: dict[UUID, DeviceState] = {}
         self._facts: dict[UUID, CheckIn] = {}
         self._stale_accounts: set[UUID] = set()
         self._waiting: dict[bytes, set[asyncio.Future[None]]] = {}
@@ -111,24 +113,22 @@ class Known:
 
     # ------------------------------------------------------------------------------- hearing
 
-    def called(self, state: DeviceState, call: CheckIn) -> None:
+    def called(self, state: DeviceState, call: CheckIn, *, started: bool = False) -> None:
         """Have it written within a second that the device called, and what it told anew."""
         now = state.seen_at = time.monotonic()
         if not state.waits_for_saving:
             state.waits_for_saving = True
             self._unsaved.append(state)
+        if started:
+            self._started[state.device_id] = state
         if not check_in.same_facts(state.said, call):
-            if call.device is None and (earlier := self._facts.get(state.device_id)) is not None:
-                # Facts not yet written must not be lost under those that come after them.
-                facts = earlier.device
-            else:
-                facts = call.device
-            self._facts[state.device_id] = with_device(call, facts)
-            state.said = call
+            if call.device is None and state.said is not None:
+                call = replace(call, device=state.said.device)
+            state.said = self._facts[state.device_id] = call
         if now - state.entitlement_read_at > ENTITLEMENT_SECONDS:
             self._stale_accounts.add(state.account_id)
 
-    async def news(self, state: DeviceState, gone: asyncio.Future[object], seconds: float) -> None:
+    async def news(self, state: DeviceState, gone: asyncio.Future[Any], seconds: float) -> None:
         """Wait until there is something to tell the device, it hangs up, or the time is over."""
         if self._stopping:
             return
@@ -136,7 +136,8 @@ class Known:
         key = state.device_id.bytes
         self._waiting.setdefault(key, set()).add(wake)
         try:
-            await asyncio.wait({wake, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {wake, gone}
+            await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting = self._waiting.get(key)
             if waiting is not None:
@@ -232,27 +233,25 @@ class Known:
         unsaved, self._unsaved = self._unsaved, []
         if not unsaved:
             return
+        started, self._started = self._started, {}
         facts, self._facts = self._facts, {}
         seen = []
         for state in unsaved:
             state.waits_for_saving = False
-            seen.append(
-                presence.Seen(
-                    state.presence_id,
-                    state.device_id,
-                    state.seq,
-                    state.boot_id,
-                    state.former_boot_id,
-                    facts.get(state.device_id),
-                )
-            )
+            seen.append((state.presence_id, state.seq))
+        calls = presence.Calls(
+            seen,
+            [(one.presence_id, one.boot_id, one.former_boot_id) for one in started.values()],
+            facts,
+        )
         try:
-            await self._jobs.run(presence.store, seen, timezone.now())
+            await self._jobs.run(presence.store, calls, timezone.now())
         except BaseException:
             for state in unsaved:
                 if not state.waits_for_saving:
                     state.waits_for_saving = True
                     self._unsaved.append(state)
+            self._started = {**started, **self._started}
             self._facts = {**facts, **self._facts}
             raise
 
@@ -265,13 +264,6 @@ class Known:
         ]
         for key in silent:
             del self._states[key]
-
-
-def with_device(call: CheckIn, device: object) -> CheckIn:
-    """The call, telling these facts about the device."""
-    from msgspec.structs import replace
-
-    return call if call.device is device else replace(call, device=device)
 
 
 def prepare_answer(state: DeviceState) -> None:

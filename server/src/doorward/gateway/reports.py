@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from doorward.gateway import problems
-from doorward.gateway.bodies import Receive, SlowBodies, announced_length, unpacked
+from doorward.gateway.bodies import Receive, SlowBodies, unpacked
 from doorward.gateway.check_in import Tokens
 from doorward.gateway.problems import Answer, Refused
 from doorward.reports.intake import DeviceGone, Intake, IntakeUnavailable, Stored
@@ -49,8 +49,7 @@ class Reports:
                 encodings.append(value.decode("latin-1"))
         # Who it is comes first: a stranger has us unpack nothing.
         state = await self._tokens.device(authorization)
-        announced_length(length, MAX_REPORT_BYTES)
-        body = await self._slow.read(receive, MAX_REPORT_BYTES)
+        body = await self._slow.read(receive, MAX_REPORT_BYTES, length)
         encoding = ",".join(encodings)
         if len(body) > LARGE_BYTES or encoding:
             events, rejected = await asyncio.to_thread(_read, body, encoding)
