@@ -362,7 +362,7 @@ def _patterns() -> list[URLPattern]:
     for pattern in found:
         pattern.callback = guarded(pattern.callback)
     # Ninja looks its own root up by name.
-    return [*found, path("", _nothing_here, name="api-root"), re_path(r"^.*$", _nothing_here)]
+    return [*found, path("", _nothing_here, name="api-root"), re_path("", _nothing_here)]
 
 
 app_name = "api"

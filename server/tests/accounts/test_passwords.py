@@ -1,0 +1,195 @@
+"""How passwords are kept, and which are refused."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.contrib.auth.hashers import check_password, make_password
+from django.core.exceptions import ValidationError
+
+from doorward.accounts import password_rules, passwords
+from doorward.accounts.models import User
+from doorward.accounts.passwords import SodiumArgon2Hasher
+
+
+@pytest.fixture(autouse=True)
+def real_hasher(settings: Any, ground: None) -> None:
+    settings.PASSWORD_HASHERS = ["doorward.accounts.passwords.SodiumArgon2Hasher"]
+
+
+def test_v11_4_2_a_password_is_kept_as_argon2id_of_the_chosen_strength() -> None:
+    encoded = make_password("correct horse battery staple")
+    assert encoded.startswith("argon2$argon2id$v=19$m=47104,t=1,p=1$")
+    assert encoded.count("$") == 5
+    assert check_password("correct horse battery staple", encoded)
+    assert not check_password("correct horse battery stable", encoded)
+
+
+def test_two_hashes_of_one_password_differ() -> None:
+    assert make_password("x") != make_password("x")
+
+
+@pytest.mark.parametrize("password", ["", " ", "a\x00b", "🐙" * 1024, "\ud800", "x" * 4096])
+def test_v6_2_7_any_text_can_be_a_password_and_every_character_counts(password: str) -> None:
+    encoded = make_password(password)
+    assert check_password(password, encoded)
+    assert not check_password(password + "x", encoded)
+    assert not check_password(password[:-1] if password else " ", encoded)
+
+
+def test_v6_2_8_two_long_passwords_that_differ_in_the_last_character_differ() -> None:
+    encoded = make_password("x" * 4095 + "a")
+    assert not check_password("x" * 4095 + "b", encoded)
+
+
+def test_v6_2_9_a_password_that_is_too_long_costs_no_hash() -> None:
+    encoded = make_password("x")
+    begun = time.perf_counter()
+    for _try in range(100):
+        assert not check_password("x" * 1_000_000, encoded)
+    assert (time.perf_counter() - begun) / 100 < 0.005
+    with pytest.raises(passwords.PasswordTooLong):
+        make_password("x" * 4097)
+
+
+@pytest.mark.django_db
+def test_v11_4_2_a_weaker_hash_is_renewed_at_the_next_sign_in(alice: User) -> None:
+    class Weaker(SodiumArgon2Hasher):
+        memory_kib = 8192
+
+    alice.password = Weaker().encode("correct horse", "")
+    alice.save()
+    assert "m=8192" in alice.password
+    assert alice.check_password("correct horse")
+    alice.refresh_from_db()
+    assert "m=47104" in alice.password
+    assert alice.check_password("correct horse")
+
+
+def test_what_is_shown_of_a_hash_is_not_the_hash() -> None:
+    encoded = make_password("x")
+    shown = " ".join(map(str, SodiumArgon2Hasher().safe_summary(encoded).values()))
+    assert encoded.rpartition("$")[2] not in shown
+
+
+def test_no_more_hashes_at_once_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    import nacl.pwhash.argon2id
+
+    running, most, lock = 0, 0, threading.Lock()
+    real = nacl.pwhash.argon2id.verify
+
+    def counted(*args: Any) -> bool:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        try:
+            return bool(real(*args))
+        finally:
+            with lock:
+                running -= 1
+
+    encoded = make_password("x")
+    monkeypatch.setattr(nacl.pwhash.argon2id, "verify", counted)
+    monkeypatch.setattr(passwords, "_slots", threading.BoundedSemaphore(2))
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(lambda _n: check_password("x", encoded), range(32)))
+    assert most == 2
+
+
+# -- rules -----------------------------------------------------------------------------------------
+
+
+def refused(password: str, user: User | None = None) -> str:
+    try:
+        password_rules.PasswordRules().validate(password, user)
+    except ValidationError as error:
+        return str(error.error_list[0].code)
+    return ""
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "password",
+    [
+        "the lamp over the harbor door",
+        "quietriverquickfox",
+        "720581936425081",
+        "🐙🌋🏔🎻🛶🪁🧭🪀🎲🧩🪗🎺🥁🎷🪘",
+        "ÄÖÜ und ein Schirm am Meer",
+        "x9#Lq2!vR7$wT4z",
+    ],
+)
+def test_v6_2_5_a_password_of_any_kind_is_accepted(password: str) -> None:
+    assert refused(password) == ""
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("password", "why"),
+    [
+        ("fourteen chars", "password_too_short"),
+        ("aaaaaaaaaaaaaaaaaaaa", "password_too_easy"),
+        ("qwertyuiopasdfghjkl", "password_too_easy"),
+        ("1234567890123456789", "password_too_easy"),
+        ("passwordpassword", "password_too_easy"),
+        ("p@ssw0rdp@ssw0rd", "password_too_easy"),
+        ("ManchesterUnited", "password_too_common"),
+        ("lightpower12345", "password_too_common"),
+        ("my doorward of choice", "password_too_personal"),
+        ("🐙" * 1025, "password_too_long"),
+    ],
+)
+def test_v6_2_4_a_password_guessers_know_is_refused(password: str, why: str) -> None:
+    assert refused(password) == why
+
+
+@pytest.mark.django_db
+def test_v6_2_10_words_about_the_person_are_refused(settings: Any) -> None:
+    settings.PRODUCT_NAME = "Harborlight"
+    alice = User(email="alice.liddell@wonder.example", name="Alice Liddell")
+    assert refused("one alice.liddell at noon", alice) == "password_too_personal"
+    assert refused("seven LIDDELL sisters row", alice) == "password_too_personal"
+    assert refused("in wonder.example we row", alice) == "password_too_personal"
+    assert refused("a harborlight at the pier", alice) == "password_too_personal"
+    assert refused("seven sisters row at noon", alice) == ""
+
+
+@pytest.mark.django_db
+def test_v6_2_1_with_a_second_step_eight_characters_are_enough(alice: User) -> None:
+    from allauth.mfa.models import Authenticator
+
+    assert refused("wq7hx2vp", alice) == "password_too_short"
+    Authenticator.objects.create(user=alice, type=Authenticator.Type.RECOVERY_CODES, data={})
+    assert refused("wq7hx2vp", alice) == "password_too_short"
+    Authenticator.objects.create(user=alice, type=Authenticator.Type.TOTP, data={})
+    assert refused("wq7hx2vp", alice) == ""
+    assert refused("wq7hx2v", alice) == "password_too_short"
+    assert refused("password", alice) == "password_too_common"
+
+
+@pytest.mark.django_db
+def test_a43_judging_a_hostile_password_is_quick() -> None:
+    for password in ("a1" * 2000, "password" * 500, "(" * 4000, "a\u0301" * 1300):
+        begun = time.perf_counter()
+        refused(password)
+        assert time.perf_counter() - begun < 0.5
+
+
+def test_a_reason_never_repeats_the_password() -> None:
+    for password in ("hunter2hunter2", "qwertyuiopasdfghjkl"):
+        for _code, text in password_rules.reasons_against(password, user=None, alone=True):
+            assert password not in text
+
+
+def test_a_hash_made_by_any_other_argon2_library_is_understood() -> None:
+    # From the test vectors of the reference implementation (phc-winner-argon2, test.c).
+    vector = (
+        "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"
+    )
+    assert check_password("password", "argon2" + vector)
+    assert not check_password("Password", "argon2" + vector)
