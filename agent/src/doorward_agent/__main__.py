@@ -51,7 +51,7 @@ def _is_for_people(problem: Exception) -> bool:
             "doorward_agent.definitions.DefinitionsUnusable",
             "doorward_agent.identity.IdentityProblem",
             "doorward_agent.link.LinkProblem",
-            "doorward_agent.quarantine.QuarantineProblem",
+            "doorward_agent.scan.NothingToScan",
             "doorward_agent.commands.CommandRefused",
         }
         for kind in type(problem).__mro__

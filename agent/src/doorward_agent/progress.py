@@ -46,10 +46,11 @@ class Display:
                 "bold red" if progress.detections else "green",
             ),
             f"  {progress.skipped + progress.errors:,} not looked into  ",
-            (_end_of(printable(progress.path), 40), "dim"),
-            no_wrap=True,
-            overflow="ellipsis",
         )
+        # What is left of the line, so that it never becomes two.
+        room = self._live.console.width - len(line) - 3
+        if room > 8:
+            line.append(_end_of(printable(progress.path), room), "dim")
         self._spinner.update(text=line)
 
     def say(self, line: str) -> None:

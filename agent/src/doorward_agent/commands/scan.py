@@ -167,9 +167,12 @@ def _database(config: AgentConfig) -> sqlite3.Connection:
 def _teller(
     config: AgentConfig, db: sqlite3.Connection, arguments: argparse.Namespace, work: scan.Run
 ) -> Teller:
-    from doorward_agent import events, findings, treatment
+    from doorward_agent import events, findings, outbox
 
-    treatment.complete(config, db)
+    if outbox.intents(db):
+        from doorward_agent import treatment
+
+        treatment.complete(config, db)
     summary = work.summary
     teller = findings.Teller(
         config=config,

@@ -10,6 +10,7 @@ import codecs
 import importlib
 import io
 import os
+import signal
 import sys
 from hashlib import sha256
 from pathlib import Path
@@ -267,6 +268,8 @@ def _step_back() -> None:
 
 def main(arguments: list[str]) -> int:
     """Serve until the other end closes; return the exit status."""
+    # Ctrl-C reaches every process of the terminal; what it ends is for the one who asked to decide.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = worker_end(arguments)
     opening = channel.receive()
     if opening is None:
