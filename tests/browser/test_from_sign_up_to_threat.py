@@ -168,6 +168,64 @@ def test_from_sign_up_to_the_threat_on_the_page(
     expect(page.get_by_role("heading", name="No devices yet")).to_be_visible()
 
 
+@pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
+def test_row78_a_hostile_file_and_device_name_break_no_page(
+    new_visitor: NewVisitor, server: Any, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    alice = new_visitor(size)
+    page = alice.page
+    page.on("dialog", lambda dialog: alice.problems.append(f"ran: {dialog.message}"))
+    sign_up(alice, server, new_address("hostile"))
+    evil = "<img src=x onerror=alert(1)>\u202egpj.exe" + "W" * 150
+    page.get_by_role("link", name="Add a device").click()
+    page.get_by_role("button", name="Get a code").click()
+    code = page.locator("#code").inner_text()
+    state, files = tmp_path / "agent", tmp_path / "files"
+    joined = agent(state, "enroll", "--server", server.device_url, "--code", code, "--name", evil)
+    assert joined.returncode == 0, joined.stdout + joined.stderr
+    deep = files / ("d" * 200) / ("e" * 200)
+    deep.mkdir(parents=True)
+    with running_agent(state):
+        alice.open("/reports/threats/")
+        (deep / f"{evil}.com").write_text(EICAR)
+        assert agent(state, "scan", str(files)).returncode == 1
+        first = page.locator("a.table-name").first
+        expect(first).to_be_visible(timeout=SEEN_WITHIN_MS)
+        # The agent writes such characters as escapes already; the page must not trust that.
+        expect(first).to_contain_text("<img src=x onerror=alert(1)>")
+        alice.look_around("threats with a hostile name")
+        # A live part that is renewed takes nobody's focus away.
+        first.focus()
+        held = first.get_attribute("id")
+        (files / "second.com").write_text(EICAR)
+        assert agent(state, "scan", str(files)).returncode == 1
+        expect(page.get_by_role("link", name="second.com")).to_be_visible(timeout=SEEN_WITHIN_MS)
+        assert page.evaluate("document.activeElement.id") == held
+        page.locator("a.table-name").last.click()
+        alice.look_around("a threat with a hostile name")
+        for path in ("/", "/devices/", "/protection/", "/reports/"):
+            alice.open(path)
+            alice.look_around(path)
+        alice.open("/devices/")
+        page.locator("a.line").first.click()
+        alice.look_around("a device with a hostile name")
+
+
+def test_without_a_connection_our_own_page_says_so(new_visitor: NewVisitor) -> None:
+    visitor = new_visitor()
+    page = visitor.page
+    visitor.open("/login/")
+    page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+    page.context.set_offline(True)
+    visitor.open("/devices/")
+    expect(page.get_by_role("heading", name="No connection")).to_be_visible()
+    page.context.set_offline(False)
+    page.get_by_role("link", name="Try again").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    # What the browser says about the missing network is no fault of the page.
+    visitor.problems = [said for said in visitor.problems if "ERR_INTERNET" not in said]
+
+
 def test_everything_can_be_done_by_keyboard_alone(new_visitor: NewVisitor, server: Any) -> None:
     alice = new_visitor()
     page = alice.page

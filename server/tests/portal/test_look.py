@@ -143,6 +143,22 @@ def test_a_browser_is_called_what_people_call_it(agent: str, words: str) -> None
     assert telling.browser(agent) == words
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/home/alice/invoice.com", "invoice.com"),
+        ("C:\\Users\\Alice\\invoice.com", "invoice.com"),
+        ("\\\\server\\share\\a.exe", "a.exe"),
+        ("/srv/one\\name", "one\\name"),
+        ("/", "/"),
+        ("", ""),
+        ("/a/", "a"),
+    ],
+)
+def test_the_last_part_of_a_path_is_the_files_name_on_every_system(path: str, name: str) -> None:
+    assert telling.file_name(path) == name
+
+
 def test_the_app_can_be_installed(client: Client, db: None) -> None:
     manifest = client.get("/manifest.webmanifest", HTTP_HOST="localhost").json()
     assert manifest["start_url"] == "/"

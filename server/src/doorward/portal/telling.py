@@ -17,7 +17,9 @@ from doorward.portal import texts
 from doorward.reports import queries
 from doorward.reports.models import Detection, Disposition, Remediation, Scan, ScanState
 
-_LAST_PART: Final = re.compile(r"[^\\/]+(?=[\\/]*$)")
+# A backslash parts folders on Windows only; elsewhere it may stand in a name.
+_LAST_PART: Final = re.compile(r"[^/]+(?=/*$)")
+_LAST_PART_WINDOWS: Final = re.compile(r"[^\\/]+(?=[\\/]*$)")
 ICONS: Final = {
     "laptop": "laptop",
     "desktop": "desktop",
@@ -89,7 +91,7 @@ def device_icon(device: Device) -> str:
 
 def file_name(path: str) -> str:
     """Return the last part of a path of any system, fit to be shown."""
-    found = _LAST_PART.search(path)
+    found = (_LAST_PART if path.startswith("/") else _LAST_PART_WINDOWS).search(path)
     return texts.shortened(texts.visible(found[0] if found else path), 80)
 
 
