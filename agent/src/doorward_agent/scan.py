@@ -212,8 +212,8 @@ def version(config: AgentConfig, found: definitions.DefinitionSet) -> str:
 def _start(path: str | bytes | os.PathLike[str]) -> bytes:
     given = os.fsencode(path)
     # A link named by a person means its target; links met on the way are never followed.
-    real = os.path.realpath(given)
     try:
+        real = os.path.realpath(given)
         mode = os.lstat(real).st_mode
     except OSError as error:
         raise NothingToScan(

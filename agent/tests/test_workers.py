@@ -1,0 +1,264 @@
+"""Whatever a worker does, the agent lives, other files are scanned, nothing passes for clean."""
+
+import dataclasses
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from doorward_agent import definitions, scan
+from doorward_agent.config import AgentConfig
+from doorward_agent.definitions import build
+from doorward_agent.definitions.build import eicar
+from doorward_agent.engines import channel, pool
+
+# A worker that misbehaves on demand.
+STUBBORN = """
+import os, signal, sys
+from doorward_agent.engines import worker
+
+real = worker.Examiner.examine
+
+def examine(self, descriptor):
+    head = os.pread(descriptor, 20, 0)
+    if head.startswith(b"HANG"):
+        signal.pause()
+    if head.startswith(b"DIE"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if head.startswith(b"PANIC"):
+        raise type("PanicException", (BaseException,), {})("the engine panicked")
+    if head.startswith(b"MEMORY"):
+        bytearray(1 << 40)
+    if head.startswith(b"LIE"):
+        os.write(int(sys.argv[2]), (4).to_bytes(4, "little") + b"junk")
+    if head.startswith(b"WRITE"):
+        os.write(os.open("/tmp/doorward-worker-wrote-this", os.O_CREAT | os.O_WRONLY), b"x")
+    return real(self, descriptor)
+
+worker.Examiner.examine = examine
+sys.exit(worker.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def stubborn(config: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AgentConfig:
+    """An agent whose workers misbehave for files that begin with a certain word."""
+    program = tmp_path / "stubborn.py"
+    program.write_text(STUBBORN)
+    real_popen = pool.subprocess.Popen
+
+    def started(command: list[str], **options: object) -> object:
+        at = command.index("-m")
+        return real_popen([*command[:at], os.fspath(program), *command[at + 2 :]], **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(pool.subprocess, "Popen", started)
+    return dataclasses.replace(config, file_timeout=1.0, slowest_bytes_per_second=1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("HANG", "engine: timeout"),
+        ("DIE", "engine: crash"),
+        ("PANIC", "engine: PanicException: the engine panicked"),
+        ("MEMORY", "engine: MemoryError: "),
+        ("LIE", "engine: crash"),
+    ],
+)
+def test_one_bad_file_costs_only_itself(
+    word: str, reason: str, home: Path, stubborn: AgentConfig
+) -> None:
+    for number in range(60):
+        (home / f"letter-{number}").write_text(f"Dear Bob, {number}")
+    (home / "bad").write_text(word)
+    (home / "x.com").write_bytes(eicar())
+
+    run = scan.run([home], stubborn)
+    found = list(run)
+
+    assert [one.rule for one in found] == ["DW-TEST-0001"]
+    assert run.summary.errors == {reason: 1}
+    assert run.summary.scanned == 61
+    assert not run.summary.complete
+    # And it is not remembered.
+    again = scan.run([home], stubborn)
+    list(again)
+    assert again.summary.errors == {reason: 1}
+    assert again.summary.cached == 60
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a plain user may not be able to write there anyway")
+def test_a_worker_can_write_no_file(home: Path, stubborn: AgentConfig) -> None:
+    (home / "bad").write_text("WRITE")
+    run = scan.run([home], stubborn)
+    list(run)
+    assert not run.summary.complete
+    wrote = Path("/tmp/doorward-worker-wrote-this")  # noqa: S108 (must not come to be)
+    assert not wrote.exists() or wrote.stat().st_size == 0
+    wrote.unlink(missing_ok=True)
+
+
+def test_workers_killed_from_outside_are_replaced(home: Path, config: AgentConfig) -> None:
+    for number in range(800):
+        (home / f"letter-{number}").write_text(f"Dear Bob, {number}")
+    (home / "x.com").write_bytes(eicar())
+    run: scan.Run
+
+    killed = 0
+
+    def kill_now_and_then() -> bool:
+        nonlocal killed
+        if killed < 5 and run.summary.scanned > 100 * killed + 50:
+            killed += 1
+            for pid in run.worker_pids:
+                os.kill(pid, signal.SIGKILL)
+        return False
+
+    run = scan.run([home], config, cancel=kill_now_and_then)
+    found = list(run)
+    assert killed == 5
+    assert [one.rule for one in found] == ["DW-TEST-0001"]
+    summary = run.summary
+    assert summary.scanned + sum(summary.errors.values()) == 801
+
+
+def test_two_workers_share_the_work(home: Path, config: AgentConfig) -> None:
+    for number in range(400):
+        (home / f"letter-{number}").write_text(f"Dear Bob, {number} " * 200)
+    run = scan.run([home], dataclasses.replace(config, workers=2))
+    seen: set[int] = set()
+    iterator = iter(run)
+    (home / "x.com").write_bytes(eicar())
+    for _ in iterator:
+        seen.update(run.worker_pids)
+    assert run.summary.scanned == 401
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("transport", ["descriptors", "paths"])
+def test_both_ways_of_handing_over_find_the_same(
+    transport: str, home: Path, config: AgentConfig
+) -> None:
+    (home / "x.com").write_bytes(eicar())
+    for number in range(100):
+        (home / f"letter-{number}").write_text(f"Dear Bob, {number}")
+    # Root's own temporary files are closed to the worker, which opens paths as nobody.
+    if os.geteuid() == 0 and transport == "paths":
+        for folder in (*home.parents, home):
+            if os.fspath(folder).startswith("/tmp/"):  # noqa: S108 (pytest's own folder)
+                folder.chmod(0o755)
+    run = scan.run([home], dataclasses.replace(config, transport=transport))
+    assert [found.rule for found in run] == ["DW-TEST-0001"]
+    assert run.summary.scanned == 101
+    assert run.summary.complete
+
+
+def test_an_engine_that_cannot_start_is_an_error_not_a_clean_scan(
+    home: Path, config: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "definitions"
+    broken.mkdir()
+    (broken / "broken.yar").write_text("rule broken { condition: nonsense }")
+    build.write(os.fspath(broken), today=__import__("datetime").date(2026, 1, 1))
+    found = definitions.current(os.fspath(broken))
+    monkeypatch.setattr(definitions, "current", lambda: found)
+    (home / "letter").write_text("Dear Bob")
+
+    run = scan.run([home], config)
+
+    with pytest.raises(pool.EngineUnavailable, match="unknown identifier"):
+        list(run)
+    assert run.summary.scanned == 0
+    assert run.worker_pids == []
+
+
+def test_a_slow_rule_times_out_and_is_told(
+    home: Path, config: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "definitions"
+    slow.mkdir()
+    (slow / "slow.yar").write_text(
+        "rule slow { condition: for all i in (0..2000000000) : (uint8(i % filesize) >= 0) }"
+    )
+    build.write(os.fspath(slow), today=__import__("datetime").date(2026, 1, 1))
+    found = definitions.current(os.fspath(slow))
+    monkeypatch.setattr(definitions, "current", lambda: found)
+    (home / "letter").write_text("Dear Bob")
+    # The warm-up is four bytes: it must not be the slow one.
+    (slow / "slow.yar").write_text(
+        "rule slow { condition: filesize > 4 and"
+        " for all i in (0..2000000000) : (uint8(i % filesize) >= 0) }"
+    )
+
+    run = scan.run([home], dataclasses.replace(config, engine_timeout=1))
+
+    assert list(run) == []
+    assert run.summary.limited == {"engine: the rules needed too long": 1}
+    assert run.summary.cached == 0
+
+
+def test_a_worker_has_low_priority_and_little_in_its_environment(
+    home: Path, config: AgentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOORWARD_SECRET", "hunter2")
+    (home / "x.com").write_bytes(eicar())
+    run = scan.run([home], config)
+    for _ in run:
+        (pid,) = run.worker_pids
+        assert os.getpriority(os.PRIO_PROCESS, pid) == 19
+        assert b"hunter2" not in Path(f"/proc/{pid}/environ").read_bytes()
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        assert "Max file size             0" in limits
+        assert "Max core file size        0" in limits
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[channel.SocketChannel, channel.SocketChannel]]:
+    """Both ends of a channel over sockets."""
+    ours, theirs = channel.socket.socketpair()
+    one, two = channel.SocketChannel(ours), channel.SocketChannel(theirs)
+    yield one, two
+    one.close()
+    two.close()
+
+
+def test_descriptors_arrive_with_their_messages(
+    pair: tuple[channel.SocketChannel, channel.SocketChannel], tmp_path: Path
+) -> None:
+    one, two = pair
+    for number in range(100):
+        path = tmp_path / str(number)
+        path.write_text(str(number))
+        handle = os.open(path, os.O_RDONLY)
+        one.send({"job": number}, handle if number % 3 else None)
+        os.close(handle)
+        # Some at once, some one by one: framing and descriptors must stay together.
+        if number % 7 == 6:
+            for earlier in range(number - 6, number + 1):
+                received = two.receive()
+                assert received is not None
+                message, descriptor = received
+                assert message["job"] == earlier
+                assert (descriptor is None) == (earlier % 3 == 0)
+                if descriptor is not None:
+                    assert os.read(descriptor, 10) == str(earlier).encode()
+                    os.close(descriptor)
+
+
+def test_an_unreadable_message_breaks_the_channel(
+    pair: tuple[channel.SocketChannel, channel.SocketChannel],
+) -> None:
+    one, two = pair
+    one._end.sendall(b"\xff\xff\xff\xff")
+    with pytest.raises(channel.ChannelBroken):
+        two.receive()
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"h": 1}, {"h": "x", "n": "y"}, {"h": "x", "n": 1, "hits": 3}]
+)
+def test_an_answer_that_cannot_be_read_breaks_the_channel(values: dict[str, object]) -> None:
+    with pytest.raises(channel.ChannelBroken):
+        channel.Answer.decoded(values)
