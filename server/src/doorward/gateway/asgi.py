@@ -49,11 +49,9 @@ class App:
 
         self.door = Door()
         self.door.start()
-        # What is here now stays: the collector need not look at it again and again. Requests leave no
-        # rings behind, so it may also come more rarely; at its default pace it costs 4 % of them.
+        # What is here now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
         # A report is some 500 objects that live for a moment, none of them in a ring: looking for
         # rings after every 700 of them took an eighth of the time of storing reports.
         gc.set_threshold(50_000, 20, 20)
