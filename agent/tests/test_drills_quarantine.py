@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -175,10 +176,10 @@ def test_d03_killed_at_any_step_of_putting_away_nothing_is_lost(
 
         monkeypatch.setattr(folders.HeldFolder, "move", move)
     monkeypatch.setattr(packages, "DPKG_LISTS", b"/nonexistent")
-    outcomes = set()
+    outcomes: set[str] = set()
     for step in itertools.count(1):
         found = _as_it_is(detection, eicar_file)
-        killed = _killed_at(step, lambda found=found: quarantine.put_away(found, config))
+        killed = _killed_at(step, partial(quarantine.put_away, found, config))
         outcomes.update(one.outcome for one in quarantine.recover(config))
         in_place, away = _states(config, eicar_file.parent)
         assert {**in_place, **away} == {eicar_file.name: eicar()}, step
@@ -199,10 +200,9 @@ def test_d03_killed_at_any_step_of_bringing_back_nothing_is_lost(
     config: AgentConfig, eicar_file: Path, detection: scan.Detection
 ) -> None:
     record = quarantine.put_away(detection, config)
-    outcomes = set()
+    outcomes: set[str] = set()
     for step in itertools.count(1):
-        wanted = record.id
-        killed = _killed_at(step, lambda wanted=wanted: quarantine.restore(config, wanted))
+        killed = _killed_at(step, partial(quarantine.restore, config, record.id))
         outcomes.update(one.outcome for one in quarantine.recover(config))
         in_place, away = _states(config, eicar_file.parent)
         assert {**in_place, **away} == {eicar_file.name: eicar()}, step

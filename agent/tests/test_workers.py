@@ -3,8 +3,11 @@
 import dataclasses
 import os
 import signal
+import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,13 +50,13 @@ def stubborn(config: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """An agent whose workers misbehave for files that begin with a certain word."""
     program = tmp_path / "stubborn.py"
     program.write_text(STUBBORN)
-    real_popen = pool.subprocess.Popen
+    real_popen = subprocess.Popen
 
-    def started(command: list[str], **options: object) -> object:
+    def started(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
         at = command.index("-m")
-        return real_popen([*command[:at], os.fspath(program), *command[at + 2 :]], **options)  # type: ignore[call-overload]
+        return real_popen([*command[:at], os.fspath(program), *command[at + 2 :]], **options)
 
-    monkeypatch.setattr(pool.subprocess, "Popen", started)
+    monkeypatch.setattr(subprocess, "Popen", started)
     return dataclasses.replace(config, file_timeout=1.0, slowest_bytes_per_second=1 << 30)
 
 
@@ -217,7 +220,7 @@ def test_a_worker_has_low_priority_and_little_in_its_environment(
 @pytest.fixture
 def pair() -> Iterator[tuple[channel.SocketChannel, channel.SocketChannel]]:
     """Both ends of a channel over sockets."""
-    ours, theirs = channel.socket.socketpair()
+    ours, theirs = socket.socketpair()
     one, two = channel.SocketChannel(ours), channel.SocketChannel(theirs)
     yield one, two
     one.close()

@@ -110,13 +110,19 @@ class Verdicts:
                     self._grow()
                 return
             place = (place + 1) & self._mask
-        self._grow()
+        # A crowded corner of the table, long before half of it is full.
+        if self._grow():
+            self._put(mark)
 
-    def _grow(self) -> None:
-        """Move everything into a table twice as large, made aside and put in place at once."""
+    def _grow(self) -> bool:
+        """Move everything into a table twice as large, made aside and put in place at once.
+
+        Tells whether it did: a table of the greatest size stays as it is, and forgets what does not
+        fit.
+        """
         slots = (self._mask + 1) * 2
         if slots > _MOST_SLOTS:
-            return
+            return False
         old = self._table
         self._table = _made(
             self._path, slots=slots, fingerprint=self._fingerprint, made_at=self.made_at
@@ -128,6 +134,7 @@ class Verdicts:
             if mark != _EMPTY:
                 self._put(mark)
         old.close()
+        return True
 
     def __len__(self) -> int:
         return self._filled
