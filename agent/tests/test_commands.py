@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from doorward_agent import database, identity, lock, outbox
+from doorward_agent import database, identity, lock, outbox, policy
 from doorward_agent.__main__ import main
 from doorward_agent.config import AgentConfig, prepare
 from doorward_agent.definitions.build import eicar
@@ -167,6 +167,23 @@ def test_a43_a_hostile_file_name_cannot_steer_the_terminal(
     for sign in ("\x1b", "\x07", "‮"):
         assert sign not in told
     assert len(told.strip().splitlines()) == 2, "a line break in a name makes no line"
+
+
+def test_a_scan_of_the_agents_own_follows_the_settings(
+    state: Path, eicar_file: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("doorward_agent.hosts.quick_paths", lambda: [eicar_file.parent])
+    prepare(AgentConfig(state_dir=state))
+    db = database.open_in(state)
+    policy.receive(db, 1, b'{"scanning":{"on_detection":"report"}}')
+    status, found = scanned(state, capsys, "--scheduled", "quick")
+    assert (status, found["threats"][0]["action"]) == (1, "detected")
+    rules = {"scanning": {"excluded": [str(eicar_file.parent)]}}
+    policy.receive(db, 2, json.dumps(rules).encode())
+    db.close()
+    status, found = scanned(state, capsys, "--scheduled", "quick")
+    assert (status, found["files"], found["skipped"]) == (0, 0, {"excluded": 1})
+    assert eicar_file.exists()
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,18 @@ def test_a_mouse_does_not_make_a_laptop(tmp_path: Path) -> None:
     assert linux.power(tmp_path) == MAINS
 
 
+def test_linux_looks_after_people_not_after_programs() -> None:
+    people = [(0, "/root"), (33, "/var/www"), (1000, "/home/alice"), (65534, "/nonexistent")]
+    assert linux.homes_from(people) == [Path("/root"), Path("/home/alice")]
+    assert linux.homes_from([(1001, "/"), (1002, "")]) == []
+
+
+def test_quick_paths_exist_and_come_once() -> None:
+    found = hosts.quick_paths()
+    assert len(set(found)) == len(found)
+    assert all(path.exists() for path in found)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux itself")
 def test_lower_priority_is_nice_19_and_idle_disk() -> None:
     code = (

@@ -32,6 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.full_speed:
         _go_last()
     paths = _paths(arguments)
+    if arguments.scheduled:
+        config = _by_policy(config, arguments)
     who = None if arguments.no_report else _account(config)
     with contextlib.ExitStack() as stack:
         stop = _Stop()
@@ -134,6 +136,22 @@ def _paths(arguments: argparse.Namespace) -> list[Any]:
     if not arguments.paths:
         raise CommandRefused("Name the files or folders to scan, for example: scan ~/Downloads")
     return list(arguments.paths)
+
+
+def _by_policy(config: AgentConfig, arguments: argparse.Namespace) -> AgentConfig:
+    """Answer how the settings in force want scans of the agent's own to be."""
+    import dataclasses
+
+    from doorward_agent import policy
+
+    db = _database(config)
+    try:
+        _, in_force = policy.current(db)
+    finally:
+        db.close()
+    if in_force.scanning.on_detection == "report":
+        arguments.no_quarantine = True
+    return dataclasses.replace(config, excluded=config.excluded + in_force.scanning.excluded)
 
 
 def _go_last() -> None:

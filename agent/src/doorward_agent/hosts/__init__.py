@@ -1,9 +1,9 @@
 """What differs between operating systems, behind one small interface.
 
 Each system's module offers the same functions: `version`, `machine_type`, `power`,
-`lower_priority`, `trim_memory`, `quick_paths` and `full_paths`. How each answer is read out of what
-the system says is a pure function of its own, tested against recorded answers. Linux was tried on
-real machines; macOS and Windows are not yet tried on a real machine.
+`lower_priority`, `trim_memory`, `homes`, `quick_paths` and `full_paths`. How each answer is read
+out of what the system says is a pure function of its own, tested against recorded answers. Linux
+was tried on real machines; macOS and Windows are not yet tried on a real machine.
 """
 
 from __future__ import annotations
@@ -62,16 +62,27 @@ def give_back_memory() -> None:
     _host().trim_memory()
 
 
-def quick_paths(home: Path | None = None) -> list[Path]:
-    """Answer the existing folders where unwanted files usually arrive or start from."""
-    found: list[Path] = _host().quick_paths(home or Path.home())
-    return [path for path in dict.fromkeys(found) if path.exists()]
+def quick_paths() -> list[Path]:
+    """Answer the existing folders where unwanted files usually arrive or start from.
+
+    For a service, which may look everywhere, those of every person; for a person, their own.
+    """
+    host = _host()
+    found: list[Path] = [path for home in host.homes() for path in host.quick_paths(home)]
+    return [path for path in dict.fromkeys(found) if _exists(path)]
 
 
 def full_paths() -> list[Path]:
     """Answer the roots of everything that belongs to this computer."""
     found: list[Path] = _host().full_paths()
-    return [path for path in found if path.exists()]
+    return [path for path in found if _exists(path)]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # somebody else's folder
+        return False
 
 
 def _name() -> str:

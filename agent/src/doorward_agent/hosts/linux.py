@@ -21,6 +21,7 @@ _CHASSIS: Final[Mapping[str, MachineType]] = {
 }
 
 _POWER_SUPPLIES: Final = Path("/sys/class/power_supply")
+_NOBODY: Final = 65534
 _IOPRIO_WHO_PROCESS: Final = 1
 # ioprio_set(2): class 3 is "idle", in the three highest bits of sixteen.
 _IOPRIO_IDLE: Final = 3 << 13
@@ -109,6 +110,24 @@ def trim_memory() -> None:
 
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def homes() -> list[Path]:
+    """Answer every person's home for root, one's own for everybody else."""
+    if os.geteuid() != 0:
+        return [Path.home()]
+    import pwd
+
+    return homes_from([(entry.pw_uid, entry.pw_dir) for entry in pwd.getpwall()])
+
+
+def homes_from(people: list[tuple[int, str]]) -> list[Path]:
+    """Answer root's home and those of people; other users are programs (login.defs(5), UID_MIN)."""
+    return [
+        Path(home)
+        for number, home in people
+        if (number == 0 or 1000 <= number < _NOBODY) and home not in {"", "/"}
+    ]
 
 
 def quick_paths(home: Path) -> list[Path]:
