@@ -10,7 +10,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from asgiref.sync import sync_to_async
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -188,7 +187,7 @@ def test_a38_a_removed_device_is_refused_within_a_second(
         waiting = asyncio.ensure_future(laptop.check_in(wait=50)) if waits else None
         await asyncio.sleep(0)
         # In another process: this gateway hears of it by the database alone.
-        await sync_to_async(remove)()
+        await door.jobs.run(remove)
         began = time.monotonic()
         if waiting is not None:
             reply = await waiting
@@ -238,16 +237,13 @@ def test_a_changed_subscription_reaches_the_device(
     async def act(door: Door) -> Reply:
         laptop = await joined(door, alices_code)
         await laptop.check_in()
-        await sync_to_async(suspend)()
-        state = door.known.at_hand(await _id())
+        await door.jobs.run(suspend)
+        state = door.known.at_hand((await door.jobs.run(Device.objects.get)).pk.bytes)
         assert state is not None
         state.entitlement_read_at -= 61
         await laptop.check_in()
         await door.known.refresh(timezone.now())
         return await laptop.check_in()
-
-    async def _id() -> bytes:
-        return (await Device.objects.aget()).pk.bytes
 
     assert with_door(act).json["entitlement"]["state"] == "suspended"
 
@@ -412,7 +408,7 @@ def test_a_settled_copy_is_flagged_again_when_it_comes_back(alices_code: str, al
         await laptop.check_in()
         copy = _copy_of(laptop)
         assert (await copy.check_in(seq=1)).code == "device-cloned"
-        await sync_to_async(settle)()
+        await door.jobs.run(settle)
         await door.known.refresh(timezone.now())
         assert (await copy.check_in(seq=1)).code == "device-cloned"
 

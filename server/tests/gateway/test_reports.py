@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import pytest
 import zstandard
+from django.utils import timezone
 from server.tests.gateway.computers import (
     DOOR,
     Reply,
@@ -25,6 +26,7 @@ from server.tests.gateway.computers import (
 )
 
 from doorward.accounts.models import Account
+from doorward.devices.models import Device
 from doorward.gateway import bodies
 from doorward.gateway.door import Door
 from doorward.reports.models import Detection
@@ -529,12 +531,10 @@ def test_an_empty_report_is_no_fault(alices_code: str) -> None:
 def test_a38_a_removed_devices_report_is_refused_even_by_a_gateway_that_has_not_heard(
     alices_code: str, alices_account: Account
 ) -> None:
-    from doorward.devices.models import Device
-
     async def act(door: Door) -> Reply:
         laptop = await joined(door, alices_code)
         await laptop.check_in()
-        await Device.objects.aupdate(revoked_at="2026-01-01T00:00:00Z")
+        await door.jobs.run(Device.objects.update, revoked_at=timezone.now())
         return await laptop.report(finding())
 
     assert with_door(act).code == "revoked"
