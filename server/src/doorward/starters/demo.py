@@ -131,7 +131,8 @@ def _tell(folder: Path, supervisor: Supervisor, stopping: threading.Event) -> No
             f"ready\n\n  Sign in    {settings.SITE_URL}\n  Address    {ALICE}\n"
             f"  Password   {password}\n  Mailbox    {settings.SITE_URL}/demo/mailbox/\n"
             f"  Her files  {folder / 'laptop' / 'home'}\n"
-            f"  Her agent  ./doorward agent status --state {folder / 'laptop' / 'state'}\n\n  Ctrl-C ends the demo.\n"
+            f"  Her agent  ./doorward agent status --state {folder / 'laptop' / 'state'}\n"
+            "\n  Ctrl-C ends the demo.\n"
         )
         stopping.wait()
     except DemoFailed as failure:
