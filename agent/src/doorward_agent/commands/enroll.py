@@ -36,11 +36,13 @@ def run(arguments: argparse.Namespace) -> int:
             "To move it to another account, run `unenroll` first."
         )
     if before is not None and before.state == "removed":
-        # What the old account was to be told is no business of the new one, nor is the old key.
+        # What the old account was to be told is no business of the new one. The key stays with its
+        # server: there, it is the same device again.
         db = database.open_in(config.state_dir)
         outbox.clear(db)
         db.close()
-        identity.forget(config.state_dir)
+        if before.server != server:
+            identity.forget(config.state_dir)
     pending = identity.Identity(
         server=server,
         state="pending",
