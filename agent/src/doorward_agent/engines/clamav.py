@@ -47,6 +47,9 @@ class ClamdEngine:
                 connection.sendall(bytes(4))
             except TimeoutError as error:
                 raise EngineTimeout("clamd does not read") from error
+            except (BrokenPipeError, ConnectionResetError):
+                # It answers before it has read everything, and hangs up: the answer says why.
+                return _verdict(_reply(connection))
             except OSError as error:
                 raise EngineFailed(f"clamd closed the connection: {error.strerror}") from error
             return _verdict(_reply(connection))
@@ -63,7 +66,9 @@ class ClamdEngine:
                         [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))],
                     )
                 except OSError as error:
-                    raise EngineFailed(f"clamd closed the connection: {error.strerror}") from error
+                    # A clamd that does not know the command has answered and hung up already.
+                    if not isinstance(error, (BrokenPipeError, ConnectionResetError)):
+                        raise EngineFailed(f"clamd hung up: {error.strerror}") from error
                 reply = _reply(connection)
             if "UNKNOWN COMMAND" not in reply:
                 return _verdict(reply)

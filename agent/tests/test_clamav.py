@@ -1,0 +1,285 @@
+"""clamd as a second engine: its own protocol, spoken by a small stand-in on a socket."""
+
+import array
+import dataclasses
+import os
+import socket
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from doorward_agent import definitions, scan
+from doorward_agent.config import AgentConfig
+from doorward_agent.definitions.build import eicar
+from doorward_agent.engines import EngineFailed, EngineTimeout, clamav, worker
+
+SIGNATURE = b"only clamd knows this"
+
+
+class StandIn:
+    """Answers as clamd(8) does: VERSION, FILDES and INSTREAM, null-terminated."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.version = "ClamAV 1.4.2/27500/Sun Nov 22 09:00:00 2026"
+        self.asked: list[str] = []
+        self.takes_descriptors = True
+        self.silent = False
+        self.reply: str | None = None
+        self._listening = socket.socket(socket.AF_UNIX)
+        # At most 107 bytes: bind by the short name.
+        here = Path.cwd()
+        os.chdir(path.parent)
+        try:
+            self._listening.bind(path.name)
+        finally:
+            os.chdir(here)
+        path.chmod(0o666)
+        self._listening.listen()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            with connection:
+                try:
+                    self._converse(connection)
+                except OSError:
+                    continue
+
+    def _converse(self, connection: socket.socket) -> None:
+        held = b""
+        descriptors = array.array("i")
+        while b"\0" not in held:
+            piece, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_SPACE(4))
+            for _, kind, data in ancillary:
+                assert kind == socket.SCM_RIGHTS
+                descriptors.frombytes(data)
+            if not piece:
+                return
+            held += piece
+        command, _, rest = held.partition(b"\0")
+        self.asked.append(command.decode())
+        if self.silent:
+            while connection.recv(4096):
+                continue
+            return
+        if command == b"zVERSION":
+            connection.sendall(self.version.encode() + b"\0")
+        elif command == b"zFILDES" and not self.takes_descriptors:
+            connection.sendall(b"UNKNOWN COMMAND\0")
+        elif command == b"zFILDES":
+            while not descriptors:
+                _, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(4))
+                for _, _, data in ancillary:
+                    descriptors.frombytes(data)
+            with os.fdopen(descriptors[0], "rb") as given:
+                given.seek(0)
+                self._judge(connection, "fd[10]", given.read())
+        elif command == b"zINSTREAM":
+            content = b""
+            while True:
+                while len(rest) < 4:
+                    rest += connection.recv(4096)
+                length, rest = int.from_bytes(rest[:4], "big"), rest[4:]
+                if length == 0:
+                    break
+                while len(rest) < length:
+                    rest += connection.recv(65536)
+                content, rest = content + rest[:length], rest[length:]
+            self._judge(connection, "stream", content)
+
+    def _judge(self, connection: socket.socket, what: str, content: bytes) -> None:
+        told = "OK"
+        if SIGNATURE in content:
+            told = "Win.Test.Charlie-1 FOUND"
+        elif eicar() in content:
+            told = "Win.Test.EICAR_HDB-1 FOUND"
+        connection.sendall((self.reply or f"{what}: {told}").encode() + b"\0")
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self._thread.join()
+
+
+@pytest.fixture
+def clamd() -> Iterator[StandIn]:
+    """A clamd in a short folder that others may enter but not write to."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="dw") as folder:
+        Path(folder).chmod(0o755)
+        stand_in = StandIn(Path(folder) / "clamd.ctl")
+        yield stand_in
+        stand_in.close()
+
+
+@pytest.fixture
+def with_clamd(config: AgentConfig, clamd: StandIn) -> AgentConfig:
+    """An agent that finds it."""
+    return dataclasses.replace(
+        config, clamd=True, clamd_sockets=(os.fspath(clamd.path),), clamd_timeout=2.0
+    )
+
+
+@pytest.fixture
+def engine(with_clamd: AgentConfig) -> clamav.ClamdEngine:
+    """The engine over it."""
+    found = clamav.find(with_clamd)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("takes_descriptors", [True, False])
+def test_what_clamd_knows_is_found_in_an_open_file(
+    takes_descriptors: bool, clamd: StandIn, engine: clamav.ClamdEngine, tmp_path: Path
+) -> None:
+    clamd.takes_descriptors = takes_descriptors
+    for content, found in ((b"x" * 300_000 + SIGNATURE, "clamav:Win.Test.Charlie-1"), (b"x", None)):
+        path = tmp_path / "file"
+        path.write_bytes(content)
+        with path.open("rb") as given:
+            given.read()
+            hits = engine.scan_file(given.fileno(), len(content))
+        assert [hit.rule for hit in hits] == ([found] if found else [])
+    # Asked once whether it takes descriptors, not for each file.
+    refusals = [command for command in clamd.asked if command == "zFILDES"]
+    assert len(refusals) == (2 if takes_descriptors else 1)
+
+
+def test_content_in_memory_is_streamed(engine: clamav.ClamdEngine) -> None:
+    assert engine.scan(b"x" * 700_000) == []
+    (hit,) = engine.scan(b"x" * 700_000 + SIGNATURE)
+    assert (hit.engine, hit.severity, hit.kind) == ("clamav", "high", "malware")
+    (test,) = engine.scan(eicar())
+    assert (test.severity, test.kind) == ("low", "test")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "fd[10]: Can't open file ERROR",
+        "INSTREAM size limit exceeded. ERROR",
+        "fd[10]: Heuristics.Limits.Exceeded.MaxFileSize FOUND",
+        "",
+        "nonsense",
+        "\x1b[31m: OK?",
+    ],
+)
+def test_whatever_is_no_verdict_is_not_clean(
+    reply: str, clamd: StandIn, engine: clamav.ClamdEngine
+) -> None:
+    clamd.reply = reply or "\0"
+    with pytest.raises(EngineFailed):
+        engine.scan(b"x")
+
+
+def test_a_name_with_colons_is_read_whole(clamd: StandIn, engine: clamav.ClamdEngine) -> None:
+    clamd.reply = "stream: PUA.Win.Tool-1 FOUND"
+    (hit,) = engine.scan(b"x")
+    assert (hit.title, hit.severity, hit.kind) == ("PUA.Win.Tool-1", "medium", "unwanted")
+
+
+def test_a_clamd_that_does_not_answer_times_out(clamd: StandIn, with_clamd: AgentConfig) -> None:
+    engine = clamav.ClamdEngine(os.fspath(clamd.path), timeout=0.2, stream_bytes=1000)
+    clamd.silent = True
+    with pytest.raises(EngineTimeout):
+        engine.scan(b"x")
+
+
+def test_what_is_too_large_to_stream_is_told(clamd: StandIn) -> None:
+    engine = clamav.ClamdEngine(os.fspath(clamd.path), timeout=2.0, stream_bytes=1000)
+    with pytest.raises(EngineFailed, match="larger"):
+        engine.scan(b"x" * 1001)
+
+
+def test_a_scan_asks_clamd_too_and_only_about_what_it_is_for(
+    home: Path, with_clamd: AgentConfig, clamd: StandIn
+) -> None:
+    (home / "program").write_bytes(b"MZ" + bytes(100) + SIGNATURE)
+    (home / "letter").write_bytes(b"Dear Bob, " + SIGNATURE)
+    (home / "photo").write_bytes(b"\xff\xd8\xff\xe0" + SIGNATURE)
+    with zipfile.ZipFile(home / "archive.zip", "w") as archive:
+        archive.writestr("member", SIGNATURE)
+    (home / "mail").write_bytes(b"Received: from charlie\n\n" + SIGNATURE)
+
+    run = scan.run([home], with_clamd)
+    found = {Path(one.path).name: one for one in run}
+
+    assert set(found) == {"program", "archive.zip", "mail"}
+    assert {one.engine for one in found.values()} == {"clamav"}
+    assert clamd.asked.count("zFILDES") == 3
+    assert run.summary.complete
+
+
+def test_a_new_version_of_clamds_signatures_forgets_what_was_clean(
+    home: Path, with_clamd: AgentConfig, clamd: StandIn
+) -> None:
+    (home / "program").write_bytes(b"MZ" + bytes(100))
+    list(scan.run([home], with_clamd))
+    again = scan.run([home], with_clamd)
+    list(again)
+    assert again.summary.cached == 1
+
+    clamd.version = clamd.version.replace("27500", "27501")
+    after = scan.run([home], with_clamd)
+    list(after)
+    assert (after.summary.cached, after.summary.scanned) == (0, 1)
+
+
+def test_a_clamd_that_fails_is_told_and_our_engine_still_sees_the_file(
+    home: Path, with_clamd: AgentConfig, clamd: StandIn
+) -> None:
+    (home / "a").write_bytes(b"MZ" + bytes(100))
+    clamd.reply = "fd[10]: out of memory ERROR"
+    run = scan.run([home], with_clamd)
+    assert list(run) == []
+    assert run.summary.limited == {"clamav: clamd says: fd[10]: out of memory ERROR": 1}
+    again = scan.run([home], with_clamd)
+    list(again)
+    assert again.summary.cached == 0
+
+
+def test_without_a_clamd_nothing_is_asked(config: AgentConfig, tmp_path: Path) -> None:
+    nowhere = dataclasses.replace(config, clamd=True, clamd_sockets=(os.fspath(tmp_path / "no"),))
+    assert clamav.find(nowhere) is None
+    assert "clamd" not in scan.version(nowhere, definitions.current())
+    ordinary = tmp_path / "file"
+    ordinary.write_text("x")
+    assert (
+        clamav.socket_path(dataclasses.replace(nowhere, clamd_sockets=(os.fspath(ordinary),)))
+        is None
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a file of somebody else")
+def test_a_socket_left_by_a_stranger_in_an_open_folder_is_not_asked(
+    with_clamd: AgentConfig, clamd: StandIn
+) -> None:
+    clamd.path.parent.chmod(0o1777)
+    assert clamav.socket_path(with_clamd) is not None
+    os.chown(clamd.path, 65534, 65534)
+    assert clamav.socket_path(with_clamd) is None
+
+
+@pytest.mark.parametrize(
+    ("head", "asked"),
+    [
+        (b"MZ\x90", True), (b"\x7fELF", True), (b"#!/bin/sh", True), (b"%PDF-1.7", True),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", True), (b"7z\xbc\xaf\x27\x1c", True), (b"Rar!", True),
+        (b"From alice", True), (b"Delivered-To: bob", True),
+        (b"\x89PNG", False), (b"plain text", False), (b"", False), (b"import os", False),
+    ],
+)  # fmt: skip
+def test_a_second_engine_is_for_programs_archives_documents_and_mail(
+    head: bytes, asked: bool
+) -> None:
+    assert worker.worth_asking_others(head, None) is asked
