@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -67,8 +68,10 @@ def test_a35_a55_fifty_devices_at_once_for_the_last_seat_are_exactly_one(
     codes = [enrollment.new_code(alices_account, None)[1] for _ in range(50)]
     results = at_once(
         [
-            lambda code=code, key=key: enroll(code, key)  # type: ignore[misc]  # bound now
-            for code, key in zip(codes, KEYS, strict=False)
+            lambda code=code, key=key, number=number: enroll(  # type: ignore[misc]  # bound now
+                code, key, address=f"203.0.113.{number}"
+            )
+            for number, (code, key) in enumerate(zip(codes, KEYS, strict=False))
         ]
     )
     joined = [result for result in results if isinstance(result, Device)]
@@ -164,7 +167,7 @@ class Leases(RuleBasedStateMachine):
         super().__init__()
         Device.objects.all().delete()
         EnrollmentCode.objects.all().delete()
-        self.owner: dict[int, tuple[int, object]] = {}
+        self.owner: dict[int, tuple[int, UUID]] = {}
         self.seats = [2, 2]
         for account, total in zip(self.accounts, self.seats, strict=True):
             Subscription.objects.filter(account=account).update(seats=total)
@@ -243,7 +246,7 @@ def test_whatever_happens_a_key_is_one_device_and_a_device_one_seat(
             with connection.cursor() as cursor:
                 cursor.execute(enrollment_failures)
 
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis has no types for it
+    run_state_machine_as_test(
         Here,
         settings=settings(
             max_examples=30,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -123,7 +124,7 @@ def _queries_of_flush(door: Door) -> int:
     async def here(act: Any, *args: Any) -> Any:
         return act(*args)
 
-    door.jobs.run = here  # type: ignore[method-assign]  # so that the statements can be counted
+    door.jobs.run = here  # type: ignore[method-assign,assignment]  # so that the statements can be counted
     try:
         with CaptureQueriesContext(connection) as queries:
             flushed = door.known.flush()
@@ -160,7 +161,7 @@ def test_a_write_that_fails_is_made_up_for(alices_code: str) -> None:
         async def broken(*args: object) -> Any:
             raise OSError("disk away")
 
-        door.jobs.run = broken  # type: ignore[method-assign]  # the outside world fails
+        door.jobs.run = broken  # type: ignore[method-assign,assignment]  # the outside world fails
         with pytest.raises(OSError, match="disk away"):
             await door.known.flush()
         door.jobs.run = run  # type: ignore[method-assign]  # and is back
@@ -280,7 +281,7 @@ def test_whoever_waits_is_answered_when_the_gateway_stops(alices_code: str) -> N
 def test_whoever_hangs_up_while_waiting_is_waited_for_no_more(alices_code: str) -> None:
     async def act(door: Door) -> None:
         laptop = await joined(door, alices_code)
-        told = iter(
+        told: Iterator[dict[str, Any]] = iter(
             [
                 {"type": "http.request", "body": b"", "more_body": False},
                 {"type": "http.disconnect"},

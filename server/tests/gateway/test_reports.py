@@ -9,6 +9,7 @@ import resource
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -414,7 +415,7 @@ def test_thirty_seconds_are_the_most_that_a_body_may_take() -> None:
 
 
 def test_whoever_hangs_up_in_the_middle_leaves_nothing_behind(alices_code: str) -> None:
-    half = iter(
+    half: Iterator[dict[str, Any]] = iter(
         [
             {"type": "http.request", "body": packed(finding())[:40], "more_body": True},
             {"type": "http.disconnect"},
@@ -462,7 +463,7 @@ def test_other_addresses_and_methods_are_refused(
 
 def test_health_says_live_and_ready(transactional_db: None) -> None:
     for name in ("live", "ready"):
-        reply = with_door(lambda door, name=name: ask(door, "GET", f"/health/{name}"))
+        reply = with_door(partial(ask, method="GET", path=f"/health/{name}"))
         assert (reply.status, reply.json) == (200, {"status": name})
 
 

@@ -119,7 +119,7 @@ def store(calls: Calls, now: datetime) -> None:
         _store_facts(device_id, call)
 
 
-def _store_seen(seen: Sequence[tuple[int, int]], now: object) -> None:
+def _store_seen(seen: Sequence[tuple[int, int]], now: datetime | str | None) -> None:
     # One statement for all of them. With one for each, this thread and the one that answers devices
     # would hand Python's lock to and fro at every row.
     with connection.cursor() as cursor:

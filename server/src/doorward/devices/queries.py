@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from django.db.models import Case, CharField, Count, Q, QuerySet, Value, When
+from django.db.models import Case, CharField, Count, Max, Q, QuerySet, Value, When
 
 from doorward.accounts.models import Account
 from doorward.devices import state
@@ -75,6 +75,14 @@ def code_state(account: Account, code_id: UUID, now: datetime) -> CodeState | No
         device=device,
         expires_at=code.expires_at,
     )
+
+
+def news(account: Account) -> tuple[int, datetime | None]:
+    """Return how many devices there are and when one last changed: other when a list has news."""
+    found = Device.objects.filter(account=account).aggregate(
+        number=Count("pk"), changed=Max("changed_at")
+    )
+    return found["number"], found["changed"]
 
 
 def _with_standing(account: Account, now: datetime) -> QuerySet[Any]:

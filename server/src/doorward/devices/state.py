@@ -103,6 +103,12 @@ def of(device: Device, now: datetime) -> State:
     return State(_standing(device, last_seen, now), last_seen)
 
 
+def seen(device: Device, now: datetime) -> tuple[object, ...]:
+    """Return all that a list shows of a device's state: other when the list has news of it."""
+    how = of(device, now)
+    return (device.pk, device.changed_at, how.standing, how.last_seen)
+
+
 def _standing(device: Device, last_seen: datetime | None, now: datetime) -> Standing:
     if device.cloned_at is not None:
         return Standing.COPIED
