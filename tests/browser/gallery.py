@@ -85,7 +85,7 @@ def picture(folder: Path) -> None:
                 for name, width in WIDTHS.items():
                     page = browser.new_page(
                         viewport={"width": width, "height": 844},
-                        color_scheme=scheme,  # type: ignore[arg-type]  # one of the two
+                        color_scheme=scheme,
                     )
                     page.goto(f"http://127.0.0.1:{server.server_port}/{page_file.name}")
                     page.wait_for_timeout(300)

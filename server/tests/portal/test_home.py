@@ -10,9 +10,11 @@ import time_machine
 from django.test import Client
 from django.utils import timezone
 from server.tests.portal.stock import device_of, scan_of, threat_of
+from server.tests.reports.conftest import finding, remediation
 
 from doorward.accounts.models import Account
 from doorward.devices.models import Device, Presence, Protection
+from doorward.reports import intake
 from doorward.reports.models import Disposition
 
 MOST_QUERIES = 12
@@ -120,8 +122,43 @@ def test_a_live_part_is_sent_again_only_when_it_says_something_new(
         faded = alices_browser.get("/", headers=asked)
     assert faded.status_code == 200
     assert "Away" in faded.content.decode()
-    threat_of(laptop)
+    intake.store(laptop.pk, [finding(path="/home/alice/invoice.com")])
     assert "invoice.com" in alices_browser.get("/", headers=asked).content.decode()
+
+
+@pytest.mark.parametrize("address", ["/", "/devices/", "/devices/{}/", "/reports/threats/"])
+def test_each_live_list_learns_of_a_threat_a_restoration_and_a_new_name(
+    alices_browser: Client, laptop: Device, address: str
+) -> None:
+    address = address.format(laptop.pk)
+    asked = {"HX-Request": "true"}
+
+    def looks_new() -> bool:
+        answer = alices_browser.get(address, headers=asked)
+        was_new = answer.status_code == 200
+        asked["If-None-Match"] = answer["ETag"]
+        return was_new
+
+    assert looks_new()
+    assert not looks_new()
+    event = finding()
+    intake.store(laptop.pk, [event])
+    assert looks_new()
+    intake.store(laptop.pk, [remediation(event.finding_info.uid, Disposition.RESTORED)])
+    assert looks_new()
+    alices_browser.post(f"/devices/{laptop.pk}/rename/", {"name": "Kitchen PC"})
+    assert looks_new()
+    assert not looks_new()
+
+
+def test_asking_a_live_part_that_has_no_news_takes_at_most_seven_queries(
+    alices_browser: Client, laptop: Device, django_assert_max_num_queries: Any
+) -> None:
+    for address in ("/", "/devices/", "/reports/", "/reports/threats/"):
+        tag = alices_browser.get(address, headers={"HX-Request": "true"})["ETag"]
+        asked = {"HX-Request": "true", "If-None-Match": tag}
+        with django_assert_max_num_queries(7):
+            assert alices_browser.get(address, headers=asked).status_code == 204
 
 
 def test_a_device_whose_presence_was_never_written_is_awaited(

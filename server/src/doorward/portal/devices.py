@@ -38,16 +38,29 @@ def list_devices(request: HttpRequest, visit: Visit) -> HttpResponse:
     after = _uuid(request.GET.get("after", ""))
     found = queries.page(visit.account, after=after)
     shown = found[: queries.PAGE]
-    reported = reports.of_devices(visit.account, [device.pk for device in shown])
-    context = {
-        "visit": visit,
-        "devices": [(device, state.of(device, now), reported[device.pk]) for device in shown],
-        "seats": seats.of(visit.account),
-        "next": shown[-1].pk if len(found) > queries.PAGE else None,
-        "is_first": after is None,
-    }
+
+    def context() -> dict[str, object]:
+        reported = reports.of_devices(visit.account, [device.pk for device in shown])
+        return {
+            "visit": visit,
+            "devices": [(device, state.of(device, now), reported[device.pk]) for device in shown],
+            "seats": seats.of(visit.account),
+            "next": shown[-1].pk if len(found) > queries.PAGE else None,
+            "is_first": after is None,
+        }
+
+    seen = (
+        reports.version(visit.account),
+        visit.role,
+        [state.seen(device, now) for device in found],
+        now.date(),
+    )
     return live.answer(
-        request, "portal/devices/list.html", "portal/devices/list_live.html", context
+        request,
+        "portal/devices/list.html",
+        "portal/devices/list_live.html",
+        seen=seen,
+        context=context,
     )
 
 
@@ -56,19 +69,38 @@ def list_devices(request: HttpRequest, visit: Visit) -> HttpResponse:
 def show(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
     """Show one device: how it is, what it is, what it reported last."""
     device = _find(visit, device_id)
-    of_this = reports.ScanFilter(device=device.pk)
-    context = {
-        "visit": visit,
-        "device": device,
-        "state": state.of(device, timezone.now()),
-        "rules": _rules(),
-        "threats": reports.threats(
-            visit.account, reports.ThreatFilter(device=device.pk), limit=RECENT_SHOWN
-        ).rows,
-        "scans": reports.scans(visit.account, of_this, limit=RECENT_SHOWN).rows,
-    }
+    now = timezone.now()
+    threats = reports.ThreatFilter(device=device.pk)
+    scans = reports.ScanFilter(device=device.pk)
+
+    def context() -> dict[str, object]:
+        return {
+            "visit": visit,
+            "device": device,
+            "state": state.of(device, now),
+            "rules": _rules(),
+            "threats": reports.threats(visit.account, threats, limit=RECENT_SHOWN).rows,
+            "scans": reports.scans(visit.account, scans, limit=RECENT_SHOWN).rows,
+        }
+
+    seen = (
+        reports.version(visit.account),
+        visit.role,
+        state.seen(device, now),
+        # What a device says of itself is written behind, without a new changed_at.
+        device.protection_state,
+        device.protection_reasons,
+        device.definitions_version,
+        device.queue_depth,
+        device.queue_dropped,
+        now.date(),
+    )
     return live.answer(
-        request, "portal/devices/device.html", "portal/devices/device_live.html", context
+        request,
+        "portal/devices/device.html",
+        "portal/devices/device_live.html",
+        seen=seen,
+        context=context,
     )
 
 

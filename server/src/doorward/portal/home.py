@@ -62,22 +62,35 @@ def home(request: HttpRequest, visit: Visit) -> HttpResponse:
     else:
         standings = queries.standings(account, now)
         waiting = queries.needing_somebody(account, now, most=NEEDS_SHOWN)
-    threats = reports.open_threats(account, limit=NEEDS_SHOWN)
     covered = entitlement.of(account)
-    needs = _needs(waiting, list(threats), covered, now)
-    context = {
-        "visit": visit,
-        "house": _house(standings, needs),
-        "needs": needs[:NEEDS_SHOWN],
-        "more_needs": max(0, len(needs) - NEEDS_SHOWN),
-        "devices": [(device, state.of(device, now)) for device in shown[:DEVICES_SHOWN]],
-        "total": sum(standings.values()),
-        "lately": [
-            (happening, telling.of_happening(happening))
-            for happening in reports.lately(account, limit=LATELY_SHOWN)
-        ],
-    }
-    return live.answer(request, "portal/home/page.html", "portal/home/live.html", context)
+
+    def context() -> dict[str, object]:
+        threats = reports.open_threats(account, limit=NEEDS_SHOWN)
+        needs = _needs(waiting, list(threats), covered, now)
+        return {
+            "visit": visit,
+            "house": _house(standings, needs),
+            "needs": needs[:NEEDS_SHOWN],
+            "more_needs": max(0, len(needs) - NEEDS_SHOWN),
+            "devices": [(device, state.of(device, now)) for device in shown[:DEVICES_SHOWN]],
+            "total": sum(standings.values()),
+            "lately": [
+                (happening, telling.of_happening(happening))
+                for happening in reports.lately(account, limit=LATELY_SHOWN)
+            ],
+        }
+
+    seen = (
+        reports.version(account),
+        covered.state,
+        visit.role,
+        sorted(standings.items()),
+        [state.seen(device, now) for device in [*shown, *waiting]],
+        now.date(),
+    )
+    return live.answer(
+        request, "portal/home/page.html", "portal/home/live.html", seen=seen, context=context
+    )
 
 
 def _needs(

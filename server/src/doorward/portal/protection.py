@@ -17,11 +17,22 @@ def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
     """Show what each device said last about its own protection; nothing can be switched yet."""
     now = timezone.now()
     found = queries.page(visit.account)
-    context = {
-        "visit": visit,
-        "devices": [(device, state.of(device, now)) for device in found[: queries.PAGE]],
-        "has_more": len(found) > queries.PAGE,
-    }
+
+    def context() -> dict[str, object]:
+        return {
+            "visit": visit,
+            "devices": [(device, state.of(device, now)) for device in found[: queries.PAGE]],
+            "has_more": len(found) > queries.PAGE,
+        }
+
+    seen = [
+        (*state.seen(device, now), device.definitions_version, device.protection_reasons)
+        for device in found
+    ]
     return live.answer(
-        request, "portal/protection/page.html", "portal/protection/live.html", context
+        request,
+        "portal/protection/page.html",
+        "portal/protection/live.html",
+        seen=(visit.role, seen, now.date()),
+        context=context,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -22,6 +22,8 @@ from doorward.portal.visits import Visit
 from doorward.reports import queries
 from doorward.reports.models import Detection, Disposition, Scan, ScanState
 
+FOUND_SHOWN: Final = 50
+"""Threats on the page of a scan."""
 DEVICE_LINKS: Final = 8
 """So many devices are offered as links; whoever has more filters from the device's own page."""
 SPANS: Final[dict[str, tuple[str | Promise, timedelta]]] = {
@@ -81,26 +83,24 @@ def scans(request: HttpRequest, visit: Visit) -> HttpResponse:
         ),
         since=_since(request.GET),
     )
-    try:
+
+    def context() -> dict[str, object]:
         page = queries.scans(visit.account, wanted, cursor=request.GET.get("at", ""))
-    except queries.InvalidCursor:
-        raise BadRequest("cursor") from None
-    context = {
-        "visit": visit,
-        "tab": "scans",
-        "filters": [
-            _device_filter(request.GET, visit.account),
-            _filter(request.GET, _("Result"), "result", RESULTS),
-            _span_filter(request.GET),
-        ],
-        "is_filtered": _is_filtered(request.GET),
-        "scans": page.rows,
-        "older": _link(request.GET, at=page.older) if page.older else "",
-        "newer": _link(request.GET, at=page.newer) if page.newer else "",
-    }
-    return live.answer(
-        request, "portal/reports/scans.html", "portal/reports/scans_live.html", context
-    )
+        return {
+            "visit": visit,
+            "tab": "scans",
+            "filters": [
+                _device_filter(request.GET, visit.account),
+                _filter(request.GET, _("Result"), "result", RESULTS),
+                _span_filter(request.GET),
+            ],
+            "is_filtered": _is_filtered(request.GET),
+            "scans": page.rows,
+            "older": _link(request.GET, at=page.older) if page.older else "",
+            "newer": _link(request.GET, at=page.newer) if page.newer else "",
+        }
+
+    return _live(request, visit, "scans", context)
 
 
 @require_safe
@@ -116,31 +116,25 @@ def threats(request: HttpRequest, visit: Visit) -> HttpResponse:
         text=text,
         since=_since(request.GET),
     )
-    try:
+
+    def context() -> dict[str, object]:
         page = queries.threats(visit.account, wanted, cursor=request.GET.get("at", ""))
-    except queries.InvalidCursor:
-        raise BadRequest("cursor") from None
-    context = {
-        "visit": visit,
-        "tab": "threats",
-        "filters": [
-            _device_filter(request.GET, visit.account),
-            _filter(
-                request.GET,
-                _("Action taken"),
-                "action",
-                {key: words for key, (words, _kinds) in ACTIONS.items()},
-            ),
-            _span_filter(request.GET),
-        ],
-        "is_filtered": _is_filtered(request.GET),
-        "threats": page.rows,
-        "older": _link(request.GET, at=page.older) if page.older else "",
-        "newer": _link(request.GET, at=page.newer) if page.newer else "",
-    }
-    return live.answer(
-        request, "portal/reports/threats.html", "portal/reports/threats_live.html", context
-    )
+        actions = {key: words for key, (words, _kinds) in ACTIONS.items()}
+        return {
+            "visit": visit,
+            "tab": "threats",
+            "filters": [
+                _device_filter(request.GET, visit.account),
+                _filter(request.GET, _("Action taken"), "action", actions),
+                _span_filter(request.GET),
+            ],
+            "is_filtered": _is_filtered(request.GET),
+            "threats": page.rows,
+            "older": _link(request.GET, at=page.older) if page.older else "",
+            "newer": _link(request.GET, at=page.newer) if page.newer else "",
+        }
+
+    return _live(request, visit, "threats", context)
 
 
 @require_safe
@@ -151,15 +145,17 @@ def scan(request: HttpRequest, visit: Visit, uid: UUID) -> HttpResponse:
         found = queries.scan(visit.account, uid)
     except Scan.DoesNotExist:
         raise Http404 from None
-    context = {
-        "visit": visit,
-        "scan": found,
-        "headline": telling.scan_headline(found),
-        "threats": queries.threats(visit.account, queries.ThreatFilter(scan=found), limit=50).rows,
-    }
-    return live.answer(
-        request, "portal/reports/scan.html", "portal/reports/scan_live.html", context
-    )
+
+    def context() -> dict[str, object]:
+        threats = queries.ThreatFilter(scan=found)
+        return {
+            "visit": visit,
+            "scan": found,
+            "headline": telling.scan_headline(found),
+            "threats": queries.threats(visit.account, threats, limit=FOUND_SHOWN).rows,
+        }
+
+    return _live(request, visit, "scan", context)
 
 
 @require_safe
@@ -167,21 +163,42 @@ def scan(request: HttpRequest, visit: Visit, uid: UUID) -> HttpResponse:
 def threat(request: HttpRequest, visit: Visit, uid: UUID) -> HttpResponse:
     """Show one threat: file, device, rule, when, what was done, and how to go on."""
     try:
-        detail = queries.threat_detail(visit.account, uid)
+        queries.threat(visit.account, uid)
     except Detection.DoesNotExist:
         raise Http404 from None
-    context = {
-        "visit": visit,
-        "threat": detail.threat,
-        "remediations": detail.remediations,
-        "scan": detail.scan,
-        "headline": telling.threat_headline(detail.threat),
-        "meaning": telling.threat_meaning(detail.threat),
-        "can_restore": detail.threat.disposition in telling.PUT_AWAY,
-    }
-    return live.answer(
-        request, "portal/reports/threat.html", "portal/reports/threat_live.html", context
-    )
+
+    def context() -> dict[str, object]:
+        detail = queries.threat_detail(visit.account, uid)
+        return {
+            "visit": visit,
+            "threat": detail.threat,
+            "remediations": detail.remediations,
+            "scan": detail.scan,
+            "headline": telling.threat_headline(detail.threat),
+            "meaning": telling.threat_meaning(detail.threat),
+            "can_restore": detail.threat.disposition in telling.PUT_AWAY,
+        }
+
+    return _live(request, visit, "threat", context)
+
+
+def _live(
+    request: HttpRequest, visit: Visit, name: str, context: Callable[[], dict[str, object]]
+) -> HttpResponse:
+    # A list of the last 24 hours loses rows as time goes by: looked at anew each minute.
+    now = timezone.now()
+    moment = now.replace(second=0, microsecond=0) if request.GET.get("time") else now.date()
+    seen = (queries.version(visit.account), devices.news(visit.account), visit.role, moment)
+    try:
+        return live.answer(
+            request,
+            f"portal/reports/{name}.html",
+            f"portal/reports/{name}_live.html",
+            seen=seen,
+            context=context,
+        )
+    except queries.InvalidCursor:
+        raise BadRequest("cursor") from None
 
 
 # -- filters -------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from typing import Any, Final
 from django import template
 from django.forms import BoundField, CheckboxInput, PasswordInput
 from django.templatetags.static import static
-from django.utils import formats, timezone
+from django.utils import timezone
+from django.utils.dates import MONTHS_3
 from django.utils.functional import Promise
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -69,7 +70,13 @@ def door(state: str) -> SafeString:
 def exact_words(when: datetime) -> str:
     """Return the moment in the person's zone, with the zone's name: ``22 Nov 2026, 15:44 CET``."""
     local = timezone.localtime(when)
-    return f"{formats.date_format(local, 'j M Y, H:i')} {local.tzname()}"
+    # Not date_format: it takes 45 us, and a page writes dozens of moments.
+    return _("%(day)d %(month)s %(year)d, %(time)s") % {
+        "day": local.day,
+        "month": MONTHS_3[local.month].capitalize(),
+        "year": local.year,
+        "time": f"{local:%H:%M} {local.tzname()}",
+    }
 
 
 def age_words(age: timedelta) -> str:
