@@ -18,10 +18,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
+from uuid import UUID
 
 from server.tests import postgres
+import zstandard
+from uuid_utils.compat import uuid7
 
 from bench import ground
+from doorward_protocol import messages
 
 EVENTS = 50
 CONNECTIONS = 64
@@ -36,11 +40,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--database", choices=["sqlite", "postgresql"], help="only this one")
-    parser.add_argument("--load", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--load", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--store", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.load:
-        return load(int(options.load[0]), float(options.load[1]), int(options.load[2]))
+        port, duration, connections, wire = options.load
+        return load(int(port), float(duration), int(connections), wire)
     if options.store:
         return store(float(options.store[0]), int(options.store[1]))
     rounds, seconds = (1, 0.5) if options.quick else (options.rounds, options.seconds)
@@ -91,7 +96,7 @@ def measure(
 
         ours, theirs = ground.alternate(
             rounds,
-            lambda: child(load_core, "--load", str(port), str(seconds), str(CONNECTIONS)),
+            lambda: child(load_core, "--load", str(port), str(seconds), str(CONNECTIONS), wire),
             lambda: child(core, "--store", str(seconds), str(CONNECTIONS)),
         )
     return ground.Line(
@@ -106,52 +111,45 @@ def measure(
 # -------------------------------------------------------------------------------------- the reports
 
 
-def ids() -> Iterator[str]:
+def ids() -> Iterator[UUID]:
     """UUIDv7 after UUIDv7."""
-    from uuid_utils import uuid7
-
     while True:
-        yield str(uuid7())
+        yield uuid7()
 
 
 def body(seed: int) -> bytes:
-    """A report that was never sent before."""
+    """A report that was never sent before, written as the agent writes it."""
     now = time.time_ns() // 1_000_000
     fresh = ids()
     scan = next(fresh)
-    events = [
-        {
-            "class_uid": 2004,
-            "category_uid": 2,
-            "activity_id": 1,
-            "severity_id": 4,
-            "time": now,
-            "metadata": {
-                "uid": next(fresh),
-                "version": "1.8.0",
-                "sequence": seed * EVENTS + number,
-            },
-            "finding_info": {
-                "uid": next(fresh),
-                "title": "EICAR test file",
-                "analytic": {"uid": "doorward.eicar", "name": "EICAR test file"},
-            },
-            "evidences": [
-                {
-                    "file": {
-                        "path": f"/home/alice/Downloads/{seed:06d}/attachment-{number:02d}.com",
-                        "name": f"attachment-{number:02d}.com",
-                        "size": 68,
-                        "hashes": [{"algorithm_id": 3, "value": f"{seed * EVENTS + number:064x}"}],
-                    }
-                }
-            ],
-            "disposition_id": 3,
-            "unmapped": {"scan_uid": scan, "engine": "yara-x", "quarantine_id": next(fresh)},
-        }
+    events = tuple(
+        messages.DetectionFinding(
+            metadata=messages.Metadata(uid=next(fresh), sequence=seed * EVENTS + number),
+            time=now - EVENTS + number,
+            severity_id=messages.SEVERITY_HIGH,
+            disposition_id=messages.DISPOSITION_QUARANTINED,
+            finding_info=messages.FindingInfo(
+                uid=next(fresh),
+                title="EICAR test file",
+                analytic=messages.Analytic(uid="doorward.eicar", name="EICAR test file"),
+            ),
+            evidences=(
+                messages.Evidence(
+                    file=messages.File(
+                        path=f"/home/alice/Downloads/{seed:06d}/attachment-{number:02d}.com",
+                        name=f"attachment-{number:02d}.com",
+                        size=68,
+                        hashes=(messages.Hash(value=f"{seed * EVENTS + number:064x}"),),
+                    )
+                ),
+            ),
+            unmapped=messages.FindingDetail(
+                scan_uid=scan, engine="yara-x", quarantine_id=next(fresh)
+            ),
+        )
         for number in range(EVENTS)
-    ]
-    return json.dumps({"events": events}, separators=(",", ":")).encode()
+    )
+    return messages.encode(messages.Report(events=events))
 
 
 # ----------------------------------------------------------------------------------------- the load
@@ -204,7 +202,7 @@ class Caller(asyncio.Protocol):
             self.done.set_exception(error or RuntimeError("the gateway hung up"))
 
 
-def load(port: int, seconds: float, connections: int) -> int:
+def load(port: int, seconds: float, connections: int, wire: str) -> int:
     """Send as many reports as the gateway takes; print how many and for how long."""
     tokens = Path(os.environ["DOORWARD_DATA"], "tokens").read_text().split()
     seed = int(time.time()) % 1000 * 100_000
@@ -212,10 +210,13 @@ def load(port: int, seconds: float, connections: int) -> int:
     requests = []
     for number in range(int(seconds * 2_500) + connections):
         content = body(seed + number)
+        encoding = b""
+        if wire == "zstd":
+            content, encoding = zstandard.compress(content, 3), b"Content-Encoding: zstd\r\n"
         requests.append(
             b"POST /device/v1/reports HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-            b"Authorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b"
-            % (tokens[number % len(tokens)].encode(), len(content), content)
+            b"%bAuthorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b"
+            % (encoding, tokens[number % len(tokens)].encode(), len(content), content)
         )
 
     async def run() -> tuple[int, float]:
@@ -254,7 +255,6 @@ def store(seconds: float, batch: int) -> int:
 
     from doorward.devices.models import Device
     from doorward.reports import rows
-    from doorward_protocol.messages import DetectionFinding, decode_report
 
     devices = list(Device.objects.values_list("account_id", "id"))
     seed = int(time.time()) % 1000 * 100_000
@@ -265,8 +265,10 @@ def store(seconds: float, batch: int) -> int:
         for number in range(first, first + batch):
             account, device = devices[number % len(devices)]
             build = rows.builder(connection, account, device, now)
-            events, _ = decode_report(body(seed + number))
-            made.extend(build(event) for event in events if isinstance(event, DetectionFinding))
+            events, _ = messages.decode_report(body(seed + number))
+            made.extend(
+                build(event) for event in events if isinstance(event, messages.DetectionFinding)
+            )
         batches.append(made)
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")

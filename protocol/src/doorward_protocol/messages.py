@@ -373,7 +373,7 @@ class Hash(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     algorithm_id: Enum99 = HASH_SHA256
 
 
-class File(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class File(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A file on the device. `size` is in bytes."""
 
     path: Path
@@ -383,7 +383,7 @@ class File(Struct, frozen=True, kw_only=True, omit_defaults=True):
     type_id: Enum99 = 1
 
 
-class Evidence(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Evidence(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What shows the finding."""
 
     file: File
@@ -418,7 +418,7 @@ class FindingDetail(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
 
 
 class DetectionFinding(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="class_uid", tag=2004
+    Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag_field="class_uid", tag=2004
 ):
     """A rule hit a file; `disposition_id` is what was done about it."""
 
@@ -585,7 +585,8 @@ T = TypeVar("T")
 
 def has_nul(body: bytes) -> bool:
     """Whether any text in this JSON holds U+0000 (it can only be written as an escape)."""
-    return _NUL_HINT in body and _NUL.search(body) is not None
+    # Most messages hold no backslash at all, and one letter is found ten times as fast as six.
+    return b"\\" in body and _NUL_HINT in body and _NUL.search(body) is not None
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

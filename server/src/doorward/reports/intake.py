@@ -38,7 +38,6 @@ from django.db import (
 )
 from django.utils import timezone
 
-from doorward.devices.models import Device
 from doorward.reports import rows
 from doorward.reports.models import SETTLED, Detection, Remediation, Scan, ScanState
 from doorward.reports.queries import rank
@@ -211,6 +210,8 @@ class Intake:
 
 # ------------------------------------------------------------------------------- one transaction
 
+_FOLLOW_UPS: Final = frozenset({messages.FINDING_UPDATED, messages.FINDING_CLOSED})
+
 
 def _store_all(submissions: Sequence[_Submission]) -> list[Outcome]:
     """Store them in one transaction; alone where one of them can't be stored with the others."""
@@ -291,13 +292,19 @@ def _write(submissions: Sequence[_Submission]) -> list[Outcome]:
             continue
         source = _Source(submission.device, account, submission.received)
         sources.append(source)
-        found: list[DetectionFinding] = []
-        for position, event in enumerate(submission.events):
+        events = submission.events
+        found = [
+            it
+            for it in events
+            if type(it) is DetectionFinding and it.activity_id not in _FOLLOW_UPS
+        ]
+        if len(found) == len(events):
+            findings.append((source, found))
+            continue
+        for position, event in enumerate(events):
             if isinstance(event, DetectionFinding):
                 if event.activity_id in _FOLLOW_UPS:
                     remediations.append((source, event))
-                else:
-                    found.append(event)
             elif isinstance(event, FileRemediation):
                 remediations.append((source, event))
             else:
@@ -337,8 +344,7 @@ def _lock(devices: set[UUID]) -> dict[UUID, UUID]:
             cursor.execute(
                 "SELECT pg_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key", [keys]
             )
-    found = Device.objects.filter(pk__in=devices, revoked_at=None)
-    return dict(found.values_list("id", "account_id"))
+    return rows.accounts_of(connection, devices)
 
 
 def _touch(
@@ -350,9 +356,6 @@ def _touch(
 
 
 # ---------------------------------------------------------------------------------- detections
-
-
-_FOLLOW_UPS: Final = frozenset({messages.FINDING_UPDATED, messages.FINDING_CLOSED})
 
 
 def _store_findings(
@@ -442,11 +445,7 @@ def _settle(
 ) -> None:
     """Give each detection concerned the disposition that its remediations leave it with."""
     concerned = {(row.device_id, row.finding_uid) for row in new if row.finding_uid is not None}
-    waiting = set(
-        Remediation.objects.filter(
-            device_id__in={source.device for source, _ in findings}, is_waiting=True
-        ).values_list("device_id", "finding_uid")
-    )
+    waiting = rows.waiting_findings(connection, [source.device for source, _ in findings])
     if waiting:
         told = {
             (source.device, finding.finding_info.uid)

@@ -8,7 +8,7 @@ order and the types of the columns come from the model, so that the two can't dr
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import chain
@@ -19,8 +19,9 @@ from django.db import IntegrityError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg.types.json import Jsonb
 
-from doorward.reports.models import SETTLED, Detection, Tally
-from doorward_protocol.messages import HASH_SHA256, DetectionFinding
+from doorward.devices.models import Device
+from doorward.reports.models import SETTLED, Detection, Remediation, Tally
+from doorward_protocol.messages import HASH_SHA256, DetectionFinding, Hash
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -77,37 +78,34 @@ def builder(
     account_id, device_id = identity(connection, account), identity(connection, device)
     earliest = (received - OLDEST_BELIEVED - EPOCH) // _MILLISECOND
     latest = (received - EPOCH) // _MILLISECOND
-    native = connection.vendor == "postgresql"
-    key: Callable[[UUID], Any] = _itself if native else _hex
-    moment: Callable[[int], Any] = _moment if native else _moment_text
-    received_at: Any = received if native else str(received)[:-6]
+    if connection.vendor == "postgresql":
+        return _native_builder(account_id, device_id, earliest, latest, received)
+    return _text_builder(account_id, device_id, earliest, latest, str(received)[:-6])
 
+
+# Two functions that differ in a few words: a call for each of them would cost more than the rest.
+
+
+def _native_builder(
+    account_id: UUID, device_id: UUID, earliest: int, latest: int, received_at: datetime
+) -> Callable[[DetectionFinding], Row]:
     def build(event: DetectionFinding) -> Row:
-        finding = event.finding_info
-        analytic = finding.analytic
-        evidences = event.evidences
-        file = evidences[0].file
-        detail = event.unmapped
-        scan_uid, quarantine_id = detail.scan_uid, detail.quarantine_id
-        time = event.time
-        disposition = event.disposition_id
-        more: Any = None
-        if len(evidences) > 1:
-            more = [evidence.file.path for evidence in evidences[1:]]
-            more = Jsonb(more) if native else json.dumps(more)
-        sha256 = ""
-        for digest in file.hashes:
-            if digest.algorithm_id == HASH_SHA256 and len(digest.value) == 64:
-                sha256 = digest.value.lower()
+        finding, detail, time = event.finding_info, event.unmapped, event.time
+        analytic, file, disposition = (
+            finding.analytic,
+            event.evidences[0].file,
+            event.disposition_id,
+        )
+        more = _more_paths(event)
         return (
             account_id,
             device_id,
-            key(event.metadata.uid),
-            moment(time) if earliest <= time <= latest else received_at,
+            event.metadata.uid,
+            datetime.fromtimestamp(time / 1000, UTC) if earliest <= time <= latest else received_at,
             time,
             received_at,
-            key(finding.uid),
-            None if scan_uid is None else key(scan_uid),
+            finding.uid,
+            detail.scan_uid,
             event.severity_id,
             event.confidence_id,
             disposition,
@@ -122,24 +120,67 @@ def builder(
             file.path,
             detail.member,
             file.size,
-            sha256,
-            None if quarantine_id is None else key(quarantine_id),
-            more,
+            _sha256(file.hashes),
+            detail.quarantine_id,
+            None if more is None else Jsonb(more),
         )
 
     return build
 
 
-def _itself(value: UUID) -> UUID:
-    return value
+def _text_builder(
+    account_id: str, device_id: str, earliest: int, latest: int, received_at: str
+) -> Callable[[DetectionFinding], Row]:
+    def build(event: DetectionFinding) -> Row:
+        finding, detail, time = event.finding_info, event.unmapped, event.time
+        analytic, file, disposition = (
+            finding.analytic,
+            event.evidences[0].file,
+            event.disposition_id,
+        )
+        scan_uid, quarantine_id, more = detail.scan_uid, detail.quarantine_id, _more_paths(event)
+        return (
+            account_id,
+            device_id,
+            f"{event.metadata.uid.int:032x}",  # Half the time of `hex`.
+            _moment_text(time) if earliest <= time <= latest else received_at,
+            time,
+            received_at,
+            f"{finding.uid.int:032x}",
+            None if scan_uid is None else f"{scan_uid.int:032x}",
+            event.severity_id,
+            event.confidence_id,
+            disposition,
+            disposition,
+            disposition not in _SETTLED,
+            finding.title,
+            analytic.uid,
+            analytic.name,
+            finding.desc,
+            detail.engine,
+            detail.definitions_version,
+            file.path,
+            detail.member,
+            file.size,
+            _sha256(file.hashes),
+            None if quarantine_id is None else f"{quarantine_id.int:032x}",
+            None if more is None else json.dumps(more),
+        )
+
+    return build
 
 
-def _hex(value: UUID) -> str:
-    return f"{value.int:032x}"  # Half the time of `value.hex`.
+def _more_paths(event: DetectionFinding) -> list[str] | None:
+    if len(event.evidences) == 1:
+        return None
+    return [evidence.file.path for evidence in event.evidences[1:]]
 
 
-def _moment(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+def _sha256(hashes: tuple[Hash, ...]) -> str:
+    for digest in hashes:
+        if digest.algorithm_id == HASH_SHA256 and len(digest.value) == 64:
+            return digest.value.lower()
+    return ""
 
 
 @lru_cache(maxsize=256)
@@ -279,3 +320,45 @@ def add_to_tallies(
                 for account, (scans, detections) in sorted(tallies.items())
             ],
         )
+
+
+def accounts_of(connection: BaseDatabaseWrapper, devices: Collection[UUID]) -> dict[UUID, UUID]:
+    """The account of each of these devices that is still there and was not removed."""
+    table = Device._meta.db_table  # noqa: SLF001 - documented
+    found = _of_devices(
+        connection,
+        f"SELECT id, account_id FROM {table} WHERE revoked_at IS NULL AND id",  # noqa: S608 - our own name
+        devices,
+    )
+    return {_uuid(device): _uuid(account) for device, account in found}
+
+
+def waiting_findings(
+    connection: BaseDatabaseWrapper, devices: Collection[UUID]
+) -> set[tuple[UUID, UUID]]:
+    """The (device, finding) of these devices that remediations wait for."""
+    table = Remediation._meta.db_table  # noqa: SLF001 - documented
+    found = _of_devices(
+        connection,
+        f"SELECT device_id, finding_uid FROM {table}"  # noqa: S608 - our own name
+        " WHERE is_waiting AND finding_uid IS NOT NULL AND device_id",
+        devices,
+    )
+    return {(_uuid(device), _uuid(finding)) for device, finding in found}
+
+
+def _of_devices(
+    connection: BaseDatabaseWrapper, statement: str, devices: Collection[UUID]
+) -> list[tuple[Any, Any]]:
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute(f"{statement} = ANY(%s)", [list(devices)])
+        else:
+            places = ", ".join(["%s"] * len(devices))
+            cursor.execute(f"{statement} IN ({places})", [device.hex for device in devices])
+        found: list[tuple[Any, Any]] = cursor.fetchall()
+    return found
+
+
+def _uuid(value: Any) -> UUID:
+    return value if isinstance(value, UUID) else UUID(value)
