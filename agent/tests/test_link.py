@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 import logging
 import ssl
 import time
@@ -16,6 +17,8 @@ import msgspec
 import pytest
 import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from doorward_agent import link
 from doorward_protocol import messages, signing
@@ -393,3 +396,54 @@ def test_plain_http_elsewhere_must_be_asked_for() -> None:
 def test_a_file_without_certificates_is_told_in_words() -> None:
     with pytest.raises(link.ServerUntrusted, match="no certificates"):
         link.Link(SERVER, KEY, version="1", ca_file=__file__)
+
+
+hostile = st.one_of(
+    st.binary(max_size=300),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(
+                st.sampled_from(
+                    [
+                        "code",
+                        "status",
+                        "title",
+                        "type",
+                        "detail",
+                        "server_time",
+                        "rejected",
+                        "accepted",
+                    ]
+                    + ["token", "expires_at", "commands", "next_check_in", "device_id", "uid"]
+                )
+                | st.text(max_size=5),
+                inner,
+                max_size=8,
+            )
+        ),
+        max_leaves=20,
+    ).map(lambda value: json.dumps(value).encode()),
+)
+
+
+@given(
+    status=st.integers(200, 599),
+    body=hostile,
+    retry_after=st.none() | st.text(st.characters(min_codepoint=32, max_codepoint=126)),
+    token_too=st.booleans(),
+)
+@settings(max_examples=400, deadline=None)
+def test_whatever_a_server_answers_the_link_says_a_sentence(
+    status: int, body: bytes, retry_after: str | None, token_too: bool
+) -> None:
+    headers = {} if retry_after is None else {"retry-after": retry_after}
+    answer = always(lambda: wire(status, body, headers))
+    server = FakeServer(*([TOKEN_PROBLEM, answer] * 4 if token_too else [answer] * 4))
+    talk = connected(server)
+    try:
+        go(talk.check_in(CHECK_IN))
+    except link.LinkProblem as problem:
+        assert str(problem)
+        assert problem.retry_after is None or 0 <= problem.retry_after <= link.LONGEST_PAUSE

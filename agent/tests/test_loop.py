@@ -419,6 +419,31 @@ def test_a_command_of_an_unknown_kind_is_answered_honestly_once(
     assert journal.unanswered(db) == []
 
 
+@pytest.mark.parametrize(
+    ("told", "more", "kept"), [(0, False, 1), (0, True, 1), (10**6, False, 3600)]
+)
+def test_a_server_can_neither_hurry_nor_silence_a_device(
+    settings: AgentConfig,
+    db: sqlite3.Connection,
+    server: Server,
+    told: int,
+    more: bool,
+    kept: int,
+) -> None:
+    answer = messages.CheckInAnswer(
+        server_time=0,
+        next_check_in=told,
+        settings_version=0,
+        definitions_version=0,
+        entitlement=messages.Entitled(state="active"),
+        more=more,
+    )
+    token = server._answer
+    server._answer = lambda path, body: token(path, body) if path == "/token" else wire(answer)  # type: ignore[method-assign]  # the fault
+    work = new_loop(dataclasses.replace(settings, check_in_least=1.0), db, server)
+    assert asyncio.run(work.check_in(talk(settings, server))) == kept
+
+
 def test_a_busy_server_is_left_alone_for_as_long_as_it_asks() -> None:
     pause = Pause(first=2, cap=900)
     for _ in range(50):

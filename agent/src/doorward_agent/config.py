@@ -128,6 +128,8 @@ class AgentConfig:
     """How often `run` looks whether another process has put something into the outbox."""
     check_in_least: float = 1.0
     """No shorter time between two check-ins, whatever the server says."""
+    check_in_most: float = 3600.0
+    """No longer one either: a mistake on the server must not silence a device for weeks."""
     pause_first: float = 2.0
     """The longest pause after a first failure; each further one doubles it."""
     pause_cap: float = 900.0

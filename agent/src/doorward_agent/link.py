@@ -478,7 +478,7 @@ def _certificate_problem(problem: BaseException | None) -> str:
         if isinstance(problem, ssl.SSLCertVerificationError):
             return getattr(problem, "verify_message", "") or "it could not be verified"
         if "CERTIFICATE_VERIFY_FAILED" in str(problem):
-            # OpenSSL's own words, as in "certificate verify failed: certificate has expired (_ssl…".
+            # OpenSSL's own words: "… certificate verify failed: certificate has expired (_ssl.c:…".
             said = str(problem).partition("verify failed: ")[2].partition(" (_ssl")[0]
             return _printable(said) or "it could not be verified"
         problem = problem.__cause__ or problem.__context__

@@ -276,9 +276,9 @@ class Loop:
         self._worked(server)
         await self._answer_commands(server)
         if answer.more:
-            return 0.0
-        # A server that forgot to say when must not be asked a thousand times a second.
-        return max(float(answer.next_check_in), self.config.check_in_least)
+            return self.config.check_in_least
+        wanted = float(answer.next_check_in)
+        return min(max(wanted, self.config.check_in_least), self.config.check_in_most)
 
     async def _answer_commands(self, server: link.Link) -> None:
         for command in journal.unanswered(self.db):
