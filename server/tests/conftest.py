@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.cache import cache
 from django.db import connections
 from django.test import Client
 
@@ -33,7 +33,6 @@ def django_db_modify_db_settings(
 @pytest.fixture(autouse=True)
 def ground(settings: Any, tmp_path: Path) -> None:
     """Each test has a data folder of its own, a cheap password hash and unhashed static names."""
-    cache.clear()
     settings.DATA = tmp_path
     settings.STATIC_ROOT = tmp_path / "static"
     settings.STATIC_ROOT.mkdir()
@@ -42,6 +41,19 @@ def ground(settings: Any, tmp_path: Path) -> None:
         **settings.STORAGES,
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def last_sessions_end(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """Threads that a test started may still hold a session when the database is to be dropped."""
+    yield
+    if connections["default"].vendor != "postgresql":
+        return
+    with django_db_blocker.unblock(), connections["default"].cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
 
 
 def person(email: str, name: str) -> User:
