@@ -285,7 +285,7 @@ def test_an_answer_that_names_nothing_does_not_make_a_loop(
     settings: AgentConfig, db: sqlite3.Connection, server: Server
 ) -> None:
     store(db)
-    server._stored = lambda body: wire(messages.ReportAnswer(), 202)  # type: ignore[assignment]  # the fault
+    server._stored = lambda body: wire(messages.ReportAnswer(), 202)  # type: ignore[method-assign]  # the fault
     with pytest.raises(link.AnswerUnreadable):
         asyncio.run(delivery.all_waiting(db, talk(settings, server), max_parked=5))
     assert waiting(db) == 3
