@@ -1,6 +1,7 @@
 """A remembered verdict is never wrong: it may only be forgotten."""
 
 import dataclasses
+import errno
 import os
 import signal
 import subprocess
@@ -296,6 +297,26 @@ def test_two_scans_at_once_disturb_nothing(prepared: AgentConfig) -> None:
     assert all(two.known_clean(_facts(ino=10_000 + inode)) for inode in range(500))
     one.close()
     two.close()
+
+
+def test_a_full_disk_forgets_but_scans(
+    letters: Path, config: AgentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_handle: int, _content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    for _ in range(2):
+        summary = _scan(letters, config)
+        assert (summary.scanned, summary.cached, summary.complete) == (20, 0, True)
+    assert not list(config.verdicts_dir.glob("*.new"))
+
+
+def test_no_page_of_the_table_is_a_hole(prepared: AgentConfig) -> None:
+    # On a full disk, touching a hole for the first time would end the process.
+    verdicts.open(prepared, VERSION).close()
+    found = (prepared.verdicts_dir / "clean.table").stat()
+    assert found.st_blocks * 512 >= found.st_size
 
 
 MOUNTS = b"""\

@@ -25,6 +25,7 @@ import errno
 import json
 import os
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -190,7 +191,7 @@ def recover(config: AgentConfig) -> tuple[Recovered, ...]:
 def _put_away(detection: Detection, config: AgentConfig) -> QuarantineRecord:
     location = detection.location
     folder_path, name = os.path.split(location)
-    if is_within(os.path.realpath(location), own_places(config)):
+    if is_within(os.path.realpath(location), (*own_places(config), *_own_python())):
         raise Refused("own-file", f"{detection.path} belongs to the agent itself")
     package = packages.owner(location)
     if package is not None:
@@ -208,6 +209,13 @@ def _put_away(detection: Detection, config: AgentConfig) -> QuarantineRecord:
         finally:
             os.close(source)
     return record
+
+
+def _own_python() -> tuple[bytes, ...]:
+    """Return the virtual environment we run from; a Python of the system belongs to a package."""
+    if sys.prefix == sys.base_prefix:
+        return ()
+    return (os.path.realpath(os.fsencode(sys.prefix)),)
 
 
 def _must_be(detection: Detection, facts: os.stat_result) -> None:
@@ -444,9 +452,8 @@ def _as_it_was(target: int, record: QuarantineRecord) -> None:
             # Before the mode: changing the owner clears the set-user-id bits.
             os.fchown(target, record.uid, record.gid)
         except PermissionError:
-            if (os.geteuid(), record.uid) != (record.uid, os.geteuid()):
-                # It becomes ours: then it must not run as us for others.
-                mode &= 0o777
+            # It becomes ours, or our group's: then it must not run as us for others.
+            mode &= 0o777
     if hasattr(os, "fchmod"):
         os.fchmod(target, mode)
     if os.utime in os.supports_fd:

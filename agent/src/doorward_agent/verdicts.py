@@ -121,12 +121,15 @@ class Verdicts:
         fit.
         """
         slots = (self._mask + 1) * 2
-        if slots > _MOST_SLOTS:
+        if slots > _MOST_SLOTS or not self._path:
             return False
         old = self._table
-        self._table = _made(
-            self._path, slots=slots, fingerprint=self._fingerprint, made_at=self.made_at
-        )
+        try:
+            self._table = _made(
+                self._path, slots=slots, fingerprint=self._fingerprint, made_at=self.made_at
+            )
+        except OSError:
+            return False
         self._mask = slots - 1
         self._filled = 0
         for start in range(_HEADER_BYTES, len(old), _SLOT):
@@ -172,6 +175,18 @@ def open(config: AgentConfig, version: str, *, now: float | None = None) -> Verd
     """
     moment = time.time() if now is None else now
     folder = os.fspath(config.verdicts_dir)
+    try:
+        return _open(config, version, folder, moment)
+    except OSError:
+        # A full or read-only disk must not keep anybody from scanning: remember for this run only.
+        fingerprint = os.urandom(32)
+        slots = config.verdict_slots
+        table = mmap.mmap(-1, _HEADER_BYTES + slots * _SLOT)
+        table[: _HEADER.size] = _header(slots, fingerprint, moment)
+        return Verdicts("", table, fingerprint, fingerprint, moment)
+
+
+def _open(config: AgentConfig, version: str, folder: str, moment: float) -> Verdicts:
     secret = _secret(os.path.join(folder, "key"))
     fingerprint = blake2b(
         version.encode(), key=secret, digest_size=32, person=b"doorward-verdict"
@@ -258,6 +273,12 @@ def _opened(path: str, fingerprint: bytes) -> mmap.mmap | None:
     return table
 
 
+def _header(slots: int, fingerprint: bytes, made_at: float) -> bytes:
+    # The version is named by a hash of the key: the key itself never reaches this file.
+    shown = blake2b(fingerprint, digest_size=32).digest()
+    return _HEADER.pack(_MAGIC, slots, 0, made_at, shown)
+
+
 def _made(path: str, *, slots: int, fingerprint: bytes, made_at: float) -> mmap.mmap:
     aside = f"{path}.{os.getpid()}.new"
     handle = os.open(
@@ -270,12 +291,18 @@ def _made(path: str, *, slots: int, fingerprint: bytes, made_at: float) -> mmap.
         0o600,
     )
     try:
-        os.ftruncate(handle, _HEADER_BYTES + slots * _SLOT)
-        # The header names the version by a hash of the key: the key itself never reaches this file.
-        shown = blake2b(fingerprint, digest_size=32).digest()
-        os.write(handle, _HEADER.pack(_MAGIC, slots, 0, made_at, shown))
+        os.write(handle, _header(slots, fingerprint, made_at))
+        # Zeros are written, not left as a hole: a page without room on a full disk would end the
+        # process (SIGBUS) when it is first touched.
+        missing = _HEADER_BYTES - _HEADER.size + slots * _SLOT
+        zeros = bytes(min(missing, 1 << 20))
+        while missing:
+            missing -= os.write(handle, zeros[:missing])
         table = mmap.mmap(handle, _HEADER_BYTES + slots * _SLOT)
+        os.replace(aside, path)
+    except OSError:
+        os.unlink(aside)
+        raise
     finally:
         os.close(handle)
-    os.replace(aside, path)
     return table
