@@ -1,0 +1,1 @@
+"""The ways to prove oneself beside the password, as they are kept and checked."""

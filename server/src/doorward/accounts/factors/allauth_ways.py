@@ -1,0 +1,142 @@
+"""Where allauth keeps and checks factors its way, and we have it done ours.
+
+allauth names its factor classes in the modules that use them and offers no setting for them; what
+follows puts ours there, once, before the first request. The version is pinned, and
+server/tests/accounts/test_allauth_ways.py fails when a name is no longer where we put ours.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import segno
+from allauth.account.utils import user_display, user_pk_to_url_str
+from allauth.mfa.adapter import DefaultMFAAdapter
+from django.conf import settings
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from doorward.accounts import remembered, sessions
+from doorward.accounts.factors import sealed_text
+from doorward.accounts.models import User
+from doorward.accounts.second_step_stages import origin_of
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest, HttpResponse  # noqa: TID251 - signatures are allauth's
+
+
+class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc]  # allauth ships no types
+    """Doorward's answers to what allauth.mfa asks."""
+
+    error_messages = {
+        **DefaultMFAAdapter.error_messages,
+        "incorrect_code": gettext_lazy("That did not work. Try again with a fresh code."),
+        "cannot_generate_recovery_codes": gettext_lazy(
+            "Recovery codes stand in for a second step. Set one up first."
+        ),
+        "unverified_email": gettext_lazy("Confirm your address first."),
+    }
+
+    def encrypt(self, text: str) -> str:
+        """Return the text as it is stored: sealed."""
+        return sealed_text.seal(text)
+
+    def decrypt(self, encrypted_text: str) -> str:
+        """Return what was stored."""
+        return sealed_text.unseal(encrypted_text)
+
+    def get_totp_issuer(self) -> str:
+        """Return the name an authenticator app shows."""
+        return str(settings.PRODUCT_NAME)
+
+    def build_totp_svg(self, url: str) -> str:
+        """Draw the code an authenticator app scans, without styles of its own."""
+        return str(
+            segno.make(url, error="m", micro=False).svg_inline(
+                omitsize=True, border=2, svgclass=None, lineclass=None, dark="#10303a"
+            )
+        )
+
+    def generate_authenticator_name(self, user: User, type: Any) -> str:
+        """Return what a passkey is called until its owner names it."""
+        from allauth.mfa.models import Authenticator
+
+        there = Authenticator.objects.filter(user_id=user.pk, type=type).count()
+        return _("Passkey %(number)d") % {"number": there + 1} if there else _("Passkey")
+
+    def get_public_key_credential_rp_entity(self) -> dict[str, str]:
+        """Return who passkeys are for: the site's own address, whatever host a request named."""
+        host = settings.SITE_URL.partition("://")[2].partition(":")[0]
+        return {"id": host, "name": str(settings.PRODUCT_NAME)}
+
+    def get_public_key_credential_user_entity(self, user: User) -> dict[str, Any]:
+        """Return whose passkey it is, as their device lists it."""
+        return {
+            "id": user_pk_to_url_str(user).encode(),
+            "display_name": user_display(user),
+            "name": user.email,
+        }
+
+
+def is_trusted_browser(request: HttpRequest, user: User) -> bool:
+    """Tell whether the person asked not to be asked again in this browser."""
+    return remembered.is_remembered(user, request.COOKIES.get(remembered.COOKIE))
+
+
+def trust_browser(request: HttpRequest, user: User, response: HttpResponse) -> None:
+    """Remember this browser."""
+    origin = origin_of(request)
+    secret = remembered.secret_in(request.COOKIES.get(remembered.COOKIE))
+    remembered.remember(user, secret, ip=origin.ip, agent=origin.agent)
+    response.set_cookie(
+        remembered.COOKIE,
+        secret,
+        max_age=int(remembered.LASTS.total_seconds()),
+        path="/",
+        secure=settings.SECURE,
+        httponly=True,
+        samesite="Lax",
+    )
+
+
+def _wrap(authenticator: Any) -> Any:
+    from allauth.mfa.webauthn.internal.auth import WebAuthn
+
+    from doorward.accounts.factors.recovery_codes import RecoveryCodes
+    from doorward.accounts.factors.totp import Totp
+
+    kinds = {"totp": Totp, "recovery_codes": RecoveryCodes, "webauthn": WebAuthn}
+    return kinds[authenticator.type](authenticator)
+
+
+def install() -> None:
+    """Put our factors, remembered browsers and list of sessions where allauth has its own."""
+    from allauth.mfa.internal.flows import trust
+    from allauth.mfa.models import Authenticator
+    from allauth.mfa.recovery_codes.internal import auth as recovery_auth
+    from allauth.mfa.recovery_codes.internal import flows as recovery_flows
+    from allauth.mfa.totp.internal import auth as totp_auth
+    from allauth.mfa.totp.internal import flows as totp_flows
+    from allauth.usersessions.models import UserSessionManager
+
+    from doorward.accounts.factors import recovery_codes, totp
+
+    for place, name, ours in (
+        (Authenticator, "wrap", _wrap),
+        (totp_auth, "TOTP", totp.Totp),
+        (totp_flows, "TOTP", totp.Totp),
+        (totp_auth, "validate_totp_code", totp.proves),
+        (totp_auth, "get_totp_secret", totp.pending_seed),
+        (recovery_auth, "RecoveryCodes", recovery_codes.RecoveryCodes),
+        (recovery_flows, "RecoveryCodes", recovery_codes.RecoveryCodes),
+        (trust, "is_trusted_browser", is_trusted_browser),
+        (trust, "trust_browser", trust_browser),
+        (UserSessionManager, "purge_and_list", sessions.purge_and_list),
+    ):
+        if not hasattr(place, name):
+            raise MovedAway(f"{place.__name__}.{name}")
+        setattr(place, name, ours)
+
+
+class MovedAway(RuntimeError):
+    """allauth no longer has what we replace: the second step would silently be its own."""

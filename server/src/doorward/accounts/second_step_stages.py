@@ -1,0 +1,130 @@
+"""What stands between a right password and a session: allauth's stages, and ours around them.
+
+Every way to a session (page, JSON, link, code) passes the same list.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from typing import TYPE_CHECKING, Any, Final
+
+from allauth.account.stages import LoginStage
+from allauth.core.internal.httpkit import headed_redirect_response
+from allauth.mfa.stages import AuthenticateStage
+from allauth.mfa.webauthn.internal.flows import did_use_passwordless_login
+from django.contrib import messages
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from doorward.accounts import two_factor
+from doorward.accounts.models import SpentSignIn, User
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest  # noqa: TID251 - signatures are allauth's
+
+    from doorward.accounts.adapter import Origin
+
+BY_EMAIL: Final = "login_by_code"
+INSTEAD: Final = "instead"
+
+
+def origin_of(request: HttpRequest | None) -> Origin:
+    """Return the address and browser behind a request (adapter.py knows how)."""
+    from doorward.accounts import adapter
+
+    return adapter.origin_of(request)
+
+
+class StampStage(LoginStage):  # type: ignore[misc]  # allauth ships no types
+    """First of all: notes what the password and factors were when this sign-in began."""
+
+    key = "stamp"
+
+    def handle(self) -> tuple[Any, bool]:
+        """Go on."""
+        if self.login.user is not None:
+            self.state["nonce"] = secrets.token_urlsafe(32)
+            self.state["as_of"] = self.login.user.get_session_auth_hash()
+            # A sign-in completed in the request it began in can't be completed twice.
+            self.request.signing_in_since = self.state["nonce"]
+        return None, True
+
+
+class SecondStepStage(AuthenticateStage):  # type: ignore[misc]  # allauth ships no types
+    """Asks for the second step, unless a code from the mail was chosen and given instead."""
+
+    def _should_handle(self, request: HttpRequest) -> bool:
+        mailed = self.controller.get_stage(BY_EMAIL)
+        chosen = mailed is not None and mailed.state.get(INSTEAD)
+        if chosen and self.controller.is_handled(BY_EMAIL):
+            return False
+        return bool(super()._should_handle(request))
+
+
+class UnchangedStage(LoginStage):  # type: ignore[misc]  # allauth ships no types
+    """Last of all: nothing has changed since, and these steps have not opened already."""
+
+    key = "unchanged"
+
+    def handle(self) -> tuple[Any, bool]:
+        """Go on to the session, or back to the beginning."""
+        user = self.login.user
+        stamp = self.controller.get_stage(StampStage.key)
+        began = stamp.state if stamp is not None else {}
+        if user is not None and self._is_as_it_was(user, began) and self._is_first(began):
+            return None, True
+        messages.error(self.request, _("Something changed meanwhile. Sign in again."))
+        return headed_redirect_response("account_login"), False
+
+    def _is_as_it_was(self, user: User, began: dict[str, str]) -> bool:
+        today = User.objects.filter(pk=user.pk, is_active=True).first()
+        if today is None:
+            return False
+        return hmac.compare_digest(today.get_session_auth_hash(), began.get("as_of", ""))
+
+    def _is_first(self, began: dict[str, str]) -> bool:
+        nonce = began.get("nonce", "")
+        if not nonce:
+            return False
+        if getattr(self.request, "signing_in_since", None) == nonce:
+            return True
+        try:
+            with transaction.atomic():
+                SpentSignIn.objects.create(nonce=nonce, at=timezone.now())
+        except IntegrityError:
+            return False
+        return True
+
+
+class SecondStepAnswers:
+    """What AccountAdapter answers about the second step."""
+
+    request: HttpRequest
+
+    def get_login_stages(self) -> list[str]:
+        """Return allauth's stages with ours in their places."""
+        here = f"{__name__}."
+        stages: list[str] = super().get_login_stages()  # type: ignore[misc]  # allauth's adapter
+        asked = "allauth.mfa.stages.AuthenticateStage"
+        changed = [f"{here}SecondStepStage" if stage == asked else stage for stage in stages]
+        return [f"{here}StampStage", *changed, f"{here}UnchangedStage"]
+
+    def is_login_by_code_required(self, login: Any) -> bool:
+        """Tell whether this sign-in takes a code from the mail, as the person chose."""
+        if login.user is None or did_use_passwordless_login(self.request, login.user):
+            return False
+        required: bool = super().is_login_by_code_required(login)  # type: ignore[misc]  # as above
+        return required or two_factor.is_mailed_a_code(login.user)
+
+    def get_reauthentication_methods(self, user: User) -> list[dict[str, Any]]:
+        """Return the ways to prove oneself again, in our words."""
+        words = {
+            "reauthenticate": gettext_lazy("Use your password"),
+            "mfa_reauthenticate": gettext_lazy("Use a code from your app, or a recovery code"),
+            "mfa_reauthenticate:webauthn": gettext_lazy("Use a passkey"),
+        }
+        ways = super().get_reauthentication_methods(user)  # type: ignore[misc]  # as above
+        return [{**way, "description": words.get(way["id"], way["description"])} for way in ways]

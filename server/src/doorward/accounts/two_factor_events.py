@@ -1,0 +1,150 @@
+"""What follows when a way to sign in was added, removed, used or failed: told by signals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from allauth.account import signals as account_signals
+from allauth.mfa import signals as mfa_signals
+from django.contrib.auth import update_session_auth_hash
+
+from doorward.accounts import remembered, sessions, two_factor
+from doorward.accounts.second_step_stages import origin_of
+from doorward.accounts.two_factor import Way
+from doorward.audit import trail
+
+if TYPE_CHECKING:
+    from allauth.mfa.models import Authenticator
+    from django.http import HttpRequest  # noqa: TID251 - signatures are the signals'
+
+    from doorward.accounts.models import User
+
+
+def watch() -> None:
+    """Have the consequences follow from now on."""
+    for signal, act in (
+        (mfa_signals.authenticator_added, _added),
+        (mfa_signals.authenticator_removed, _removed),
+        (mfa_signals.authenticator_reset, _reset),
+        (mfa_signals.authenticator_used, _used),
+        (mfa_signals.authentication_failed, _failed),
+        (account_signals.login_code_rejected, _code_rejected),
+        (account_signals.user_logged_in, _signed_in),
+        (account_signals.authentication_step_completed, _stepped_up),
+        (account_signals.password_changed, _password_changed),
+        (account_signals.password_set, _password_changed),
+        (account_signals.password_reset, _password_changed),
+    ):
+        signal.connect(act, dispatch_uid=f"doorward two-step {act.__name__} {id(signal)}")
+
+
+def changed_elsewhere(request: HttpRequest, user: User) -> None:
+    """End what was opened by the ways as they were: other sessions, remembered browsers.
+
+    This session goes on, under a new id.
+    """
+    origin = origin_of(request)
+    here = request.user.is_authenticated and request.user.pk == user.pk
+    keep = request.session.session_key if here else None
+    sessions.end_others(user, keep=keep, ip=origin.ip, agent=origin.agent)
+    remembered.forget_all(user)
+    if here:
+        # By the session's own person: the hash of the new epoch is written, the id is changed.
+        request.user.epoch = user.epoch  # type: ignore[union-attr]  # told apart just above
+        update_session_auth_hash(request, request.user)  # type: ignore[arg-type]  # likewise
+
+
+def _added(*, request: HttpRequest, user: User, authenticator: Authenticator, **_more: Any) -> None:
+    _record("account.second_step.added", request, user, authenticator)
+    if authenticator.type != Way.RECOVERY:
+        changed_elsewhere(request, user)
+
+
+def _removed(
+    *, request: HttpRequest, user: User, authenticator: Authenticator, **_more: Any
+) -> None:
+    _record("account.second_step.removed", request, user, authenticator)
+    if authenticator.type != Way.RECOVERY:
+        changed_elsewhere(request, user)
+
+
+def _reset(*, request: HttpRequest, user: User, authenticator: Authenticator, **_more: Any) -> None:
+    _record("account.recovery_codes.made", request, user, authenticator)
+    changed_elsewhere(request, user)
+
+
+def _used(
+    *,
+    request: HttpRequest,
+    user: User,
+    authenticator: Authenticator,
+    reauthenticated: bool = False,
+    **_more: Any,
+) -> None:
+    origin = origin_of(request)
+    two_factor.record_success(
+        user,
+        Way(authenticator.type),
+        ip=origin.ip,
+        agent=origin.agent,
+        stepping_up=reauthenticated,
+    )
+
+
+def _failed(
+    *,
+    request: HttpRequest,
+    user: User,
+    authenticator: Authenticator,
+    reauthentication: bool = False,
+    **_more: Any,
+) -> None:
+    origin = origin_of(request)
+    two_factor.record_failure(
+        user,
+        authenticator.type,
+        ip=origin.ip,
+        agent=origin.agent,
+        stepping_up=reauthentication,
+    )
+
+
+def _code_rejected(*, request: HttpRequest, user: User, **_more: Any) -> None:
+    origin = origin_of(request)
+    two_factor.record_failure(user, Way.EMAIL, ip=origin.ip, agent=origin.agent)
+
+
+def _signed_in(*, request: HttpRequest, user: User, **_more: Any) -> None:
+    sessions.begin(request.session, user)
+
+
+def _stepped_up(
+    *,
+    request: HttpRequest,
+    user: User,
+    method: str,
+    reauthenticated: bool = False,
+    **_more: Any,
+) -> None:
+    if reauthenticated:
+        # Who held the id before is not the one who has just proved who they are.
+        request.session.cycle_key()
+    elif method == "code":
+        origin = origin_of(request)
+        two_factor.record_success(user, Way.EMAIL, ip=origin.ip, agent=origin.agent)
+
+
+def _password_changed(*, request: HttpRequest, user: User, **_more: Any) -> None:
+    changed_elsewhere(request, user)
+
+
+def _record(tag: str, request: HttpRequest, user: User, authenticator: Authenticator) -> None:
+    origin = origin_of(request)
+    trail.record(
+        tag,
+        actor=user,
+        target=str(authenticator.pk),
+        ip=origin.ip,
+        agent=origin.agent,
+        way=authenticator.type,
+    )

@@ -1,0 +1,102 @@
+"""People at a browser or an app who set up and take a second step."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from typing import Any
+
+from allauth.mfa.totp.internal import auth
+from django.test import Client
+from django.utils import timezone
+from server.tests.conftest import PASSWORD
+
+from doorward.notices import outbox
+from doorward.notices.models import Mail
+
+CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML) Chrome/140.0 Safari/537.36"
+
+
+def tab(agent: str = CHROME) -> Client:
+    """Return a browser that nobody is signed in with."""
+    return Client(HTTP_HOST="localhost", HTTP_USER_AGENT=agent)
+
+
+def type_password(browser: Client, email: str, password: str = PASSWORD) -> Any:
+    return browser.post("/login/", {"login": email, "password": password})
+
+
+def signed_in_tab(email: str, agent: str = CHROME) -> Client:
+    """Return a browser in which this person signed in by the page, with no second step."""
+    browser = tab(agent)
+    answer = type_password(browser, email)
+    assert answer.status_code == 302, answer.content.decode()
+    assert is_signed_in(browser), answer.headers["Location"]
+    return browser
+
+
+def is_signed_in(browser: Client) -> bool:
+    return bool(browser.get("/account/security/").status_code == 200)
+
+
+def prove_again(browser: Client, path: str) -> Any:
+    """Open a page that asks again who it is, and tell by the password."""
+    asked = browser.get(path)
+    assert asked.status_code == 302, path
+    assert "/reauthenticate/" in asked["Location"]
+    return browser.post(asked["Location"], {"password": PASSWORD}, follow=True)
+
+
+def code_at(seed: str, ahead: int = 0) -> str:
+    """Return what an authenticator app with this seed shows, now or some steps of 30 s later."""
+    now = int(timezone.now().timestamp()) // 30
+    return auth.format_hotp_value(auth.hotp_value(seed, now + ahead))
+
+
+def add_app(browser: Client) -> tuple[str, list[str]]:
+    """Set up an authenticator app; returns its seed and the recovery codes that are shown.
+
+    The app is proved by the code of the step before this one, so that the current one is unused.
+    """
+    page = prove_again(browser, "/account/security/totp/activate/").content.decode()
+    found = re.search(r'id="seed">([A-Z2-7]+)<', page)
+    assert found is not None, page
+    seed = found[1]
+    answer = browser.post(
+        "/account/security/totp/activate/", {"code": code_at(seed, -1)}, follow=True
+    )
+    shown = re.search(r'id="recovery"[^>]*>([^<]+)</pre>', answer.content.decode())
+    assert shown is not None, answer.content.decode()
+    return seed, html.unescape(shown[1]).split()
+
+
+def mails_to(address: str) -> list[str]:
+    """Return the subjects of what was written to this address, oldest first."""
+    return [
+        outbox.open_letter(mail).subject
+        for mail in Mail.objects.filter(to=address).order_by("created_at")
+    ]
+
+
+class App:
+    """An app that signs in by the JSON path and keeps its session token."""
+
+    def __init__(self) -> None:
+        self.client = Client(HTTP_HOST="localhost")
+        self.token = ""
+
+    def call(self, method: str, path: str, **body: Any) -> Any:
+        response = self.client.generic(
+            method,
+            f"/_allauth/app/v1/{path}",
+            data=json.dumps(body) if body else "",
+            content_type="application/json",
+            headers={"X-Session-Token": self.token} if self.token else {},
+        )
+        answer = response.json() if response.content else {}
+        self.token = answer.get("meta", {}).get("session_token") or self.token
+        return response
+
+    def is_signed_in(self) -> bool:
+        return bool(self.call("GET", "auth/session").status_code == 200)
