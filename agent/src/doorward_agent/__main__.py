@@ -46,6 +46,7 @@ def _is_for_people(problem: Exception) -> bool:
     return any(
         f"{kind.__module__}.{kind.__name__}"
         in {
+            "sqlite3.Error",
             "doorward_agent.config.StateUnusable",
             "doorward_agent.database.DatabaseUnusable",
             "doorward_agent.definitions.DefinitionsUnusable",

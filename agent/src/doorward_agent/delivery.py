@@ -80,7 +80,7 @@ def once(config: AgentConfig, who: identity.Identity, db: sqlite3.Connection) ->
     except link.DeviceRemoved as problem:
         mark_removed(config, who)
         return str(problem)
-    except (link.LinkProblem, identity.IdentityProblem, TimeoutError) as problem:
+    except (link.LinkProblem, identity.IdentityProblem, TimeoutError, sqlite3.Error) as problem:
         reason = str(problem) or "The server was too slow."
         return f"Not reported yet: {reason} It stays in the outbox."
     return f"Reported to {who.server} ({total} events)."

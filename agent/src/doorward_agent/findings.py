@@ -32,6 +32,8 @@ class Outcome:
     action: Literal["quarantined", "detected", "uncorrected"]
     quarantine_id: str = ""
     detail: str = ""
+    # Why the server cannot be told, where the outbox could not be written.
+    untold: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

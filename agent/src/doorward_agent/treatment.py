@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import sqlite3
 import time
 from typing import Any
@@ -21,13 +23,23 @@ def treat(
     teller: Teller | None,
     definitions_version: str,
 ) -> Outcome:
-    """Put the file away if asked to, tell it, and answer what became of it."""
-    if teller is None:
-        return _put_away(detection, config) if put_away else Outcome(action="detected")
-    uid = teller.found(detection, definitions_version, quarantine=put_away)
+    """Put the file away if asked to, tell it, and answer what became of it.
+
+    Protecting comes first: with a full disk, where nothing can be noted, the file is put away all
+    the same.
+    """
+    uid, untold = None, ""
+    if teller is not None:
+        try:
+            uid = teller.found(detection, definitions_version, quarantine=put_away)
+        except sqlite3.Error as problem:
+            untold = str(problem)
     outcome = _put_away(detection, config) if put_away else Outcome(action="detected")
-    teller.settled(uid, detection, outcome, definitions_version)
-    return outcome
+    if teller is not None and uid is not None:
+        # Where this fails, it is noted that it was begun: the next start tells it.
+        with contextlib.suppress(sqlite3.Error):
+            teller.settled(uid, detection, outcome, definitions_version)
+    return dataclasses.replace(outcome, untold=untold)
 
 
 def complete(config: AgentConfig, db: sqlite3.Connection) -> int:

@@ -50,18 +50,22 @@ def run(arguments: argparse.Namespace) -> int:
             db = _database(config)
             stack.callback(db.close)
             teller = _teller(config, db, arguments, work)
+            if teller is None:
+                who = None
         found, problem = _carry_out(work, config, arguments, teller, display)
         if display is not None:
             display.close()
         summary = work.summary
         unresolved = [entry for entry in found if entry[1].action != "quarantined"]
         if teller is not None:
-            teller.end(summary, resolved=len(found) - len(unresolved), problem=problem)
+            _end(teller, summary, resolved=len(found) - len(unresolved), problem=problem)
         told = _deliver(config, who, teller.db) if who and teller else ""
     if arguments.json:
         _print_json(summary, found, problem, told)
     else:
         _print(summary, found, told)
+    if untold := [outcome.untold for _, outcome in found if outcome.untold]:
+        complain(f"{len(untold)} findings could not be noted for the server: {untold[0]}.")
     if problem:
         complain(problem)
     if problem or summary.cancelled:
@@ -183,6 +187,28 @@ def _database(config: AgentConfig) -> sqlite3.Connection:
 
 
 def _teller(
+    config: AgentConfig, db: sqlite3.Connection, arguments: argparse.Namespace, work: scan.Run
+) -> Teller | None:
+    """Answer who tells the server, None where nothing can be noted: the scan goes on without."""
+    import sqlite3
+
+    try:
+        return _new_teller(config, db, arguments, work)
+    except sqlite3.Error as problem:
+        complain(f"The outbox cannot be written ({problem}): the server will not learn of this.")
+        return None
+
+
+def _end(teller: Teller, summary: scan.ScanSummary, *, resolved: int, problem: str) -> None:
+    import sqlite3
+
+    try:
+        teller.end(summary, resolved=resolved, problem=problem)
+    except sqlite3.Error as fault:
+        complain(f"The outbox cannot be written ({fault}).")
+
+
+def _new_teller(
     config: AgentConfig, db: sqlite3.Connection, arguments: argparse.Namespace, work: scan.Run
 ) -> Teller:
     from doorward_agent import events, findings, outbox
