@@ -133,6 +133,13 @@ def _database() -> dict[str, Any]:
 
 
 DATABASES = {"default": _database()}
+# In the database: a count kept in a process is forgotten at its end and unknown to its neighbor.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "accounts_cache",
+    }
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # -- rooms -----------------------------------------------------------------------------------------
@@ -176,6 +183,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "doorward.accounts.adapter.KnownBrowsers",
 ]
 ROOT_URLCONF = "doorward.urls"
 WSGI_APPLICATION = "doorward.portal.wsgi.application"
@@ -203,12 +211,13 @@ LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "/login/"
 PASSWORD_HASHERS = ["doorward.accounts.passwords.SodiumArgon2Hasher"]
-SESSION_ENGINE = "django.contrib.sessions.backends.db"
+SESSION_ENGINE = "doorward.accounts.session_store"
 SESSION_COOKIE_AGE = 30 * 24 * 3600
 MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 # The __Host- prefix needs Secure, which not every browser accepts on http://localhost.
 _prefix = "__Host-" if SECURE else ""
 SESSION_COOKIE_NAME = f"{_prefix}dw_session"
+BROWSER_COOKIE_NAME = f"{_prefix}dw_dev"
 CSRF_COOKIE_NAME = f"{_prefix}dw_csrf"
 LANGUAGE_COOKIE_NAME = f"{_prefix}dw_language"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = SECURE
@@ -236,6 +245,17 @@ ACCOUNT_SESSION_REMEMBER = True
 PASSWORD_RESET_TIMEOUT = 3600
 AUTH_PASSWORD_VALIDATORS = [{"NAME": "doorward.accounts.password_rules.PasswordRules"}]
 ACCOUNT_PASSWORD_RESET_TOKEN_GENERATOR = "doorward.accounts.link_tokens.LinkTokens"  # noqa: S105 - the name of a class
+# What accounts/lockout.py counts, allauth need not; what is left it counts in the database below.
+ACCOUNT_RATE_LIMITS = {
+    "login": None,
+    "signup": None,
+    "reset_password": None,
+    "request_login_code": None,
+    "confirm_email": None,
+    "reauthenticate": None,
+    # Codes of a second step.
+    "login_failed": "5/5m/key,20/h/key,50/d/key,10/5m/ip",
+}
 ACCOUNT_FORMS = {"login": "doorward.accounts.forms.LoginForm"}
 ACCOUNT_SIGNUP_FORM_CLASS = "doorward.accounts.signup_form.SignupExtras"
 ACCOUNT_EMAIL_VERIFICATION_SUPPORTS_RESEND = True
@@ -243,7 +263,18 @@ ACCOUNT_EMAIL_NOTIFICATIONS = True
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 15 * 60
 ACCOUNT_LOGOUT_ON_GET = False
 ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+ACCOUNT_LOGIN_BY_CODE_TIMEOUT = 600
+ACCOUNT_LOGIN_BY_CODE_SUPPORTS_RESEND = True
+ACCOUNT_LOGIN_BY_CODE_TRUST_ENABLED = True
 USERSESSIONS_TRACK_ACTIVITY = False
+# The second step: accounts/two_factor.py, accounts/factors/.
+MFA_ADAPTER = "doorward.accounts.factors.allauth_ways.MfaAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_TRUST_ENABLED = True
+# A phone's clock may be 30 seconds off; accounts/factors/totp.py lets each code work once.
+MFA_TOTP_TOLERANCE = 1
+MFA_RECOVERY_CODES_SHOW_ONCE = True
 HEADLESS_CLIENTS = ("app",)
 HEADLESS_ONLY = False
 

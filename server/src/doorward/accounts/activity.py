@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from allauth.account import signals
 from django.contrib.auth.signals import user_logged_out
 
-from doorward.accounts import setup, tokens
+from doorward.accounts import browsers, lockout, setup, tokens
 from doorward.accounts.adapter import origin_of
 from doorward.audit import trail
 
@@ -46,10 +46,17 @@ class _Told:
             _record(self._tag, request, user)
 
 
-def _end_tokens(*, user: User, **_more: Any) -> None:
+def _end_tokens(*, request: HttpRequest, user: User, **_more: Any) -> None:
     # Whoever changes a password may do so because somebody else knew it: what that somebody made
     # with it must not outlive it.
     tokens.revoke_all(user)
+    lockout.forget_all(user)
+    lockout.clear(user.email)
+    if request.user.is_authenticated:
+        origin = origin_of(request)
+        request.known_browser = browsers.remember(  # type: ignore[attr-defined]  # KnownBrowsers
+            user, "", ip=origin.ip, agent=origin.agent
+        )
 
 
 def _confirmed(*, request: HttpRequest, email_address: Any, **_more: Any) -> None:

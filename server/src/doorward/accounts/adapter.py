@@ -7,28 +7,51 @@ for apps (headless) alike.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.internal import flows
 from allauth.core import context as allauth_context
 from allauth.core.exceptions import ImmediateHttpResponse
+from allauth.core.internal import ratelimit
 from django.conf import settings
 from django.contrib.auth import authenticate as check_credentials
+from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.forms import BaseForm
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from doorward.accounts import letters, passwords, signup
+from doorward.accounts import browsers, letters, lockout, passwords, signup, unlock
 from doorward.accounts.models import User, canonical_email
+from doorward.accounts.second_step_stages import SecondStepAnswers
 from doorward.audit import trail
 from doorward.notices import letter as post_office
 
 NOWHERE = "0.0.0.0"  # noqa: S104 - not an address to listen on: "no address is known"
+
+
+# Mails that somebody who isn't signed in can cause, and by what: counted, and silently dropped when
+# there are too many.
+STRANGERS_MAILS: Final = {
+    "account/email/email_confirmation_signup": "signup",
+    "account/email/email_confirmation": "signup",
+    "account/email/account_already_exists": "signup",
+    "account/email/unknown_account": "reset",
+    "account/email/password_reset_key": "reset",
+    "account/email/password_reset_code": "reset",
+    "account/email/login_code": "code",
+}
+BROWSER_HEADER: Final = "X-Known-Browser"
+# Where a code is typed by somebody who isn't signed in yet.
+CODE_VIEWS: Final = frozenset(
+    {"account_email_verification_sent", "headless:app:account:verify_email"}
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +82,7 @@ def origin_of(request: HttpRequest | None) -> Origin:
     return Origin(ip=ip, agent=request.META.get("HTTP_USER_AGENT", "")[:300])
 
 
-class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ships no types
+class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[misc]  # allauth ships no types
     """Doorward's answers to allauth's questions."""
 
     error_messages = {
@@ -98,18 +121,71 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth sh
     # -- signing in ------------------------------------------------------------------------------
 
     def authenticate(self, request: HttpRequest, **credentials: Any) -> User | None:
-        """Return the person these credentials belong to, or nobody; why is not told."""
+        """Return the person these credentials belong to, or nobody; why is not told.
+
+        Raises ValidationError (pages) or ImmediateHttpResponse (apps) while strangers' browsers
+        have to wait.
+        """
         email = canonical_email(credentials.get("email", ""))
-        password = credentials.get("password") or ""
         origin = origin_of(request)
-        user = None
-        if len(passwords.as_bytes(password)) <= passwords.MOST_BYTES:
-            found = check_credentials(request, **{**credentials, "email": email})
-            user = found if isinstance(found, User) else None
-        if user is None:
-            known = User.objects.filter(email=email).first()
-            trail.record("account.login.failed", actor=known, ip=origin.ip, agent=origin.agent)
-        return user
+        browser = browsers.find(browser_proof(request), email)
+        try:
+            attempt = lockout.begin(email, ip=origin.ip, browser=browser)
+        except lockout.Locked as locked:
+            if locked.quietly:
+                return None
+            raise _refusal(request, locked) from None
+        user = _checked(request, email, credentials.get("password") or "")
+        if user is not None:
+            lockout.right(attempt)
+            return user
+        known = User.objects.filter(email=email).first()
+        trail.record("account.login.failed", actor=known, ip=origin.ip, agent=origin.agent)
+        if attempt.failures > lockout.FREE_FAILURES:
+            unlock.tell_of_lock(
+                email, known, failures=attempt.failures, ip=origin.ip, agent=origin.agent
+            )
+        return None
+
+    def reauthenticate(self, user: User, password: str) -> bool:
+        """Tell whether this is the person's password; after too many tries end the session."""
+        request = allauth_context.request
+        origin = origin_of(request)
+        windows = (
+            (lockout.REAUTHENTICATION, str(user.pk)),
+            (lockout.REAUTHENTICATION_DAY, str(user.pk)),
+        )
+        if not lockout.allow(*windows):
+            trail.record(
+                "account.reauthentication.locked", actor=user, ip=origin.ip, agent=origin.agent
+            )
+            self.logout(request)
+            return False
+        found = _checked(request, user.email, password)
+        if found is None or found.pk != user.pk:
+            trail.record(
+                "account.reauthentication.failed", actor=user, ip=origin.ip, agent=origin.agent
+            )
+            return False
+        lockout.reset(windows[0])
+        return True
+
+    def post_login(self, request: HttpRequest, user: User, **how: Any) -> HttpResponse:
+        """Make the browser known, now that the person went all the way in; tell of a new one."""
+        origin, proof = origin_of(request), browser_proof(request)
+        known = browsers.find(proof, user.email) is not None
+        lockout.signed_in(user.email, by_known_browser=known)
+        request.known_browser = browsers.remember(  # type: ignore[attr-defined]  # for KnownBrowsers
+            user, proof, ip=origin.ip, agent=origin.agent
+        )
+        if not known and not how.get("signup"):
+            trail.record(
+                "account.browser.known", actor=user, ip=origin.ip, agent=origin.agent, by="login"
+            )
+            if lockout.allow((lockout.NEW_BROWSER_MAIL, str(user.pk))):
+                self.send_notification_mail("account/email/new_browser", user)
+        response: HttpResponse = super().post_login(request, user, **how)
+        return response
 
     # -- where from ------------------------------------------------------------------------------
 
@@ -125,7 +201,10 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth sh
             key: site_link(value) if key.endswith("_url") and isinstance(value, str) else value
             for key, value in context.items()
         }
-        post_office.post(letters.of(template_prefix, rebased), to=email)
+        purpose = STRANGERS_MAILS.get(template_prefix)
+        origin = origin_of(allauth_context.request)
+        if purpose is None or unlock.may_mail(purpose, email, ip=origin.ip):
+            post_office.post(letters.of(template_prefix, rebased), to=email)
 
     def send_notification_mail(
         self,
@@ -140,7 +219,120 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth sh
         self.send_mail(template_prefix, email or user.email, {**told, **(context or {})})
 
 
+def count_signup(request: HttpRequest, email: str) -> None:
+    """Count a sign-up before it is made. Raises ImmediateHttpResponse when there were too many."""
+    network = lockout.network_of(origin_of(request).ip)
+    wait = lockout.full(
+        (lockout.SIGNUP_NETWORK, network), (lockout.SIGNUP_ADDRESS, canonical_email(email))
+    )
+    if wait is not None:
+        raise ImmediateHttpResponse(too_many(request, lockout.Locked(wait, everybody=True)))
+
+
 def site_link(url: str) -> str:
     """Return the same path and query at DOORWARD_SITE_URL, whatever host the request named."""
     parts = urlsplit(url)
     return f"{settings.SITE_URL}{parts.path}{'?' + parts.query if parts.query else ''}"
+
+
+def browser_proof(request: HttpRequest) -> str:
+    """Return what the browser (by cookie) or app (by header) shows to prove that it is known."""
+    shown = request.COOKIES.get(settings.BROWSER_COOKIE_NAME, "")
+    return (shown or request.headers.get(BROWSER_HEADER, ""))[:1000]
+
+
+class KnownBrowsers:
+    """Hands out the proof of a known browser, and counts codes before they are looked at."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer; where somebody has just gone all the way in, with the proof for next time."""
+        response = self._get_response(request)
+        proof = getattr(request, "known_browser", "")
+        if proof and is_headless_path(request):
+            response.headers[BROWSER_HEADER] = proof
+        elif proof:
+            set_browser_cookie(response, proof)
+        return response
+
+    def process_view(
+        self, request: HttpRequest, _view: object, _args: object, _kwargs: object
+    ) -> HttpResponse | None:
+        """Refuse a code when too many were tried; counted here, before it is compared."""
+        match = request.resolver_match
+        if request.method != "POST" or match is None or match.view_name not in CODE_VIEWS:
+            return None
+        session = request.headers.get("X-Session-Token") or request.session.session_key or ""
+        wait = lockout.full(
+            (lockout.CODE, session), (lockout.CODE_HOUR, session), (lockout.CODE_DAY, session)
+        )
+        return None if wait is None else too_many(request, lockout.Locked(wait, everybody=True))
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        """Answer JSON nested too deep to be read like any other that can't be read."""
+        if isinstance(error, RecursionError) and is_headless_path(request):
+            return HttpResponseBadRequest()
+        return None
+
+
+def set_browser_cookie(response: HttpResponse, proof: str) -> None:
+    """Have the browser keep its proof."""
+    response.set_cookie(
+        settings.BROWSER_COOKIE_NAME,
+        proof,
+        max_age=int(browsers.COOKIE_LASTS.total_seconds()),
+        secure=settings.SECURE,
+        httponly=True,
+        samesite="Lax",
+    )
+
+
+def is_headless_path(request: HttpRequest) -> bool:
+    """Tell whether an app asks, by JSON."""
+    return request.path.startswith("/_allauth/")
+
+
+def too_many(request: HttpRequest, locked: lockout.Locked) -> HttpResponse:
+    """Return the answer 429, as JSON for apps and as a page for people."""
+    if is_headless_path(request):
+        error = {"message": str(words_for(locked)), "code": "too_many_tries"}
+        response: HttpResponse = JsonResponse({"status": 429, "errors": [error]}, status=429)
+    else:
+        response = ratelimit.respond_429(request)
+    response.headers["Retry-After"] = str(locked.seconds)
+    return response
+
+
+def words_for(locked: lockout.Locked) -> str:
+    """Return what a person is told, the same for every address."""
+    minutes = {"minutes": locked.minutes}
+    if locked.wait is None:
+        return gettext(
+            "Too many tries from new browsers. "
+            "We can e-mail you a link to sign in from this browser."
+        )
+    if locked.everybody:
+        return gettext("Too many tries from your network. Try again in %(minutes)d min.") % minutes
+    return (
+        gettext(
+            "Too many tries for this address from new browsers. Try again in %(minutes)d min, "
+            "or we can e-mail you a link to sign in from this browser."
+        )
+        % minutes
+    )
+
+
+def _refusal(request: HttpRequest, locked: lockout.Locked) -> Exception:
+    if is_headless_path(request):
+        refusal: Exception = ImmediateHttpResponse(too_many(request, locked))
+        return refusal
+    return ValidationError(words_for(locked), code="too_many_tries")
+
+
+def _checked(request: HttpRequest, email: str, password: str) -> User | None:
+    if len(passwords.as_bytes(password)) > passwords.MOST_BYTES:
+        return None
+    found = check_credentials(request, email=email, password=password)
+    return found if isinstance(found, User) else None

@@ -10,7 +10,10 @@ class AccountsConfig(AppConfig):
     label = "accounts"
 
     def ready(self) -> None:
-        """Watch what allauth tells of."""
-        from doorward.accounts import activity
+        """Have second steps kept our way, and watch what allauth tells of."""
+        from doorward.accounts import activity, two_factor_events
+        from doorward.accounts.factors import allauth_ways
 
+        allauth_ways.install()
         activity.watch()
+        two_factor_events.watch()

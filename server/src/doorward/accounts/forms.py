@@ -37,6 +37,17 @@ class LoginForm(allauth_forms.LoginForm):  # type: ignore[misc]  # allauth ships
             field.validators = []
         self.order_fields(["login", "password"])
 
+    offers_link = False
+    """Whether the page offers to mail a link: strangers' browsers have to wait."""
+
+    def clean(self) -> Any:
+        """Check the pair, or say how long new browsers have to wait."""
+        try:
+            return super().clean()
+        except ValidationError as error:
+            self.offers_link = error.code == "too_many_tries"
+            raise
+
     def clean_login(self) -> str:
         """Return the address in its one spelling; stray spaces are no reason to fail."""
         address = canonical_email("".join(str(self.cleaned_data["login"]).split()))

@@ -13,6 +13,7 @@ from doorward.notices.letter import Letter
 
 CODE_LASTS: Final = timedelta(minutes=10)
 LINK_LASTS: Final = timedelta(hours=1)
+BROWSER_LINK_LASTS: Final = timedelta(minutes=30)
 Context = dict[str, Any]
 
 
@@ -115,6 +116,40 @@ def _login_code(kind: str, context: Context) -> Letter:
     )
 
 
+def _locked(kind: str, context: Context) -> Letter:
+    return Letter(
+        kind=kind,
+        subject=_("Someone is trying to sign in as you"),
+        lines=[
+            _("%(count)d wrong passwords were tried for your account. New browsers have to wait.")
+            % {"count": context["count"]},
+            _("Browsers you have signed in with before work as always."),
+            _where_from(context),
+        ],
+        link=context["link_url"],
+        link_label=_("If it was you, let this browser in"),
+        closing=(
+            _("The link works once, for 30 minutes. You still need your password."),
+            _("If it wasn't you, there is nothing to do: the wrong passwords did not get in."),
+        ),
+    )
+
+
+def _login_link(kind: str, context: Context) -> Letter:
+    return Letter(
+        kind=kind,
+        subject=_("Your link to sign in from this browser"),
+        lines=[_("Open this link in the browser you want to sign in with.")],
+        link=context["link_url"],
+        link_label=_("Let this browser in"),
+        closing=(
+            _("The link works once, for 30 minutes. You still need your password."),
+            _("If you didn't ask for it, ignore this mail."),
+        ),
+        useless_after=BROWSER_LINK_LASTS,
+    )
+
+
 def _told(subject: Callable[[], str], line: Callable[[Context], str]) -> Callable[..., Letter]:
     """Return the writer of a letter that tells what has just changed, and from where."""
 
@@ -148,6 +183,12 @@ _LETTERS: Final[dict[str, Callable[..., Letter]]] = {
     "account/email/password_reset_key": _reset_link,
     "account/email/password_reset_code": _reset_code,
     "account/email/login_code": _login_code,
+    "account/email/locked": _locked,
+    "account/email/login_link": _login_link,
+    "account/email/new_browser": _told(
+        lambda: _("You signed in from a new browser"),
+        lambda _c: _("Somebody signed in to your account from a browser it did not know."),
+    ),
     "account/email/password_changed": _told(
         lambda: _("Your password was changed"), lambda _c: _("Your password was changed.")
     ),
@@ -190,3 +231,8 @@ _LETTERS: Final[dict[str, Callable[..., Letter]]] = {
         lambda _c: _("New recovery codes were made; the old ones no longer work."),
     ),
 }
+
+
+def signup_url() -> str:
+    """Return the address of the sign-up page."""
+    return f"{settings.SITE_URL}/signup/"

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.db import models
+from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
@@ -40,6 +41,8 @@ class User(AbstractBaseUser):
     is_active = models.BooleanField(default=True)
     is_operator = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
+    # Raised by every change of a way to sign in: sessions from before it are over at once.
+    epoch = models.PositiveIntegerField(default=0)
 
     objects: ClassVar[UserManager] = UserManager()
     USERNAME_FIELD = "email"
@@ -52,6 +55,16 @@ class User(AbstractBaseUser):
     def get_full_name(self) -> str:
         """Return what to call this person."""
         return self.name or self.email
+
+    def _get_session_auth_hash(self, secret: str | None = None) -> str:
+        # What Django keeps in each session and compares at each request: a session whose password
+        # or epoch is not today's is nobody's.
+        return salted_hmac(
+            "doorward.accounts.session",
+            f"{self.epoch}|{self.password}",
+            secret=secret,
+            algorithm="sha256",
+        ).hexdigest()
 
 
 class Account(models.Model):
@@ -130,3 +143,136 @@ class SetupLink(models.Model):
 
     def __str__(self) -> str:
         return f"setup of {self.user_id}"
+
+
+class Throttle(models.Model):
+    """One count of lockout.py. Times are milliseconds since 1970, to reckon with in SQL."""
+
+    key = models.CharField(primary_key=True, max_length=80)
+    count = models.IntegerField()
+    total = models.IntegerField(default=0)
+    since = models.BigIntegerField()
+    locked_until = models.BigIntegerField(default=0)
+    updated = models.BigIntegerField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.count}"
+
+
+class SpreadMark(models.Model):
+    """One network has lately failed to sign in with one address (both as keyed hashes)."""
+
+    network = models.CharField(max_length=45)
+    login = models.CharField(max_length=40)
+    at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["network", "login"], name="one_mark_per_pair"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.network} {self.at}"
+
+
+class KnownBrowser(models.Model):
+    """A browser in which this person has signed in all the way; it proves itself by a cookie."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="known_browsers")
+    digest = models.CharField(max_length=64, unique=True)
+    agent = models.CharField(max_length=300, blank=True)
+    network = models.CharField(max_length=45, blank=True)
+    created_at = models.DateTimeField()
+    seen_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["user", "-seen_at"], name="browsers_of_user"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} {self.agent}"
+
+
+class UnlockLink(models.Model):
+    """A mailed link that makes the browser it is opened in known: once, within 30 minutes."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    digest = models.CharField(max_length=64, unique=True)
+    expires_at = models.DateTimeField(db_index=True)
+    used_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.user_id} until {self.expires_at}"
+
+
+class SecondStepChoice(models.Model):
+    """What a person chose about being asked for more than their password."""
+
+    user = models.OneToOneField(
+        User, primary_key=True, on_delete=models.CASCADE, related_name="second_step_choice"
+    )
+    by_email = models.BooleanField(default=False)
+    last_way = models.CharField(max_length=16, blank=True)
+    warned_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"second step of {self.user_id}"
+
+
+class TotpUse(models.Model):
+    """The 30-second step an authenticator app's newest accepted code was of."""
+
+    authenticator = models.OneToOneField(
+        "mfa.Authenticator", primary_key=True, on_delete=models.CASCADE, related_name="totp_use"
+    )
+    counter = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return f"step {self.counter}"
+
+
+class RecoveryCode(models.Model):
+    """One recovery code, as a keyed hash; it opens once."""
+
+    authenticator = models.ForeignKey(
+        "mfa.Authenticator", on_delete=models.CASCADE, related_name="recovery_codes"
+    )
+    digest = models.CharField(max_length=64, unique=True)
+    used_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"recovery code {self.pk}"
+
+
+class RememberedBrowser(models.Model):
+    """A browser in which a person is not asked for the second step again."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="remembered_browsers")
+    digest = models.CharField(max_length=64, unique=True)
+    agent = models.CharField(max_length=300)
+    ip = models.CharField(max_length=45)
+    created_at = models.DateTimeField()
+    last_used_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["user", "-created_at"], name="remembered_of_user"),
+        ]
+
+    def __str__(self) -> str:
+        return f"remembered browser {self.pk}"
+
+
+class SpentSignIn(models.Model):
+    """A sign-in of several steps that was completed: its steps can't be completed again."""
+
+    nonce = models.CharField(max_length=64, primary_key=True)
+    at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return self.nonce

@@ -104,7 +104,9 @@ def reasons_against(password: str, *, user: User | None, alone: bool) -> Iterato
 
 def guesses(password: str, *, context: list[str]) -> float:
     """Return how many guesses the password withstands, as a power of ten."""
-    ends = {password[:ESTIMATED], password[-ESTIMATED:]}
+    # Unpaired surrogates can come in by JSON, and have no place in UTF-8.
+    text = password.encode("utf-8", "replace").decode()
+    ends = {text[:ESTIMATED], text[-ESTIMATED:]}
     return max(float(zxcvbn_rs_py.zxcvbn(end, context).guesses_log10) for end in ends)
 
 

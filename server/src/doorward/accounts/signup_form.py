@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from allauth.core import context
 from django import forms
 from django.core.exceptions import ValidationError
 
+from doorward.accounts import adapter
 from doorward.accounts.models import User, canonical_email
 from doorward.accounts.password_rules import PasswordRules
 
@@ -21,14 +23,20 @@ class SignupExtras(forms.Form):
     """Checks the password against the address it comes with."""
 
     def clean(self) -> dict[str, Any]:
-        """Refuse a password that contains the address; for apps allauth would not look."""
+        """Refuse a password that contains the address, and too many sign-ups."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
-        password, email = cleaned.get("password"), cleaned.get("email")
-        if password and email:
+        email = cleaned.get("email")
+        password = cleaned.get("password") or cleaned.get("password1")
+        if email and password:
             try:
                 PasswordRules().validate(password, User(email=canonical_email(email)))
             except ValidationError as error:
-                self.add_error("password", error)
+                # For pages allauth asks the same rules itself, for apps it does not know whom.
+                if "password" in self.fields:
+                    self.add_error("password", error)
+            else:
+                # Counted only when the sign-up would succeed, and for taken addresses alike.
+                adapter.count_signup(context.request, email)
         return cleaned
 
     def signup(self, request: HttpRequest, user: User) -> None:

@@ -12,9 +12,12 @@ from doorward.portal import (
     mailbox,
     protection,
     reports,
+    security,
+    sessions,
     site_files,
     subscription,
     tokens,
+    unlock,
 )
 
 urlpatterns = [
@@ -38,11 +41,28 @@ urlpatterns = [
     path("account/theme/", account.choose_theme, name="theme_choice"),
     path("account/tokens/", tokens.overview, name="tokens"),
     path("account/tokens/<uuid:token_id>/revoke/", tokens.revoke, name="token_revoke"),
-    path("account/sessions/", include("allauth.usersessions.urls")),
+    path("account/sessions/", sessions.overview, name="usersessions_list"),
+    path("account/sessions/<int:session_id>/end/", sessions.end, name="session_end"),
+    path("account/security/", security.overview, name="security"),
+    path("account/security/email/", security.switch_email, name="email_code_switch"),
+    path("account/security/browsers/forget/", security.forget_browsers, name="browsers_forget"),
+    path(
+        "account/security/browsers/<uuid:browser_id>/forget/",
+        security.forget_browser,
+        name="browser_forget",
+    ),
+    path("account/security/by-mail/", security.mail_me_a_code, name="second_step_by_mail"),
+    path("account/security/another-way/", security.another_way, name="second_step_another_way"),
+    path("account/security/authenticate/", security.second_step, name="mfa_authenticate"),
+    # Where allauth leads after a change of a passkey.
+    path("account/security/webauthn/", security.overview, name="mfa_list_webauthn"),
+    path("account/security/", include("allauth.mfa.urls")),
     path("demo/mailbox/", mailbox.mailbox, name="demo_mailbox"),
     path("manifest.webmanifest", site_files.manifest, name="manifest"),
     path("service-worker.js", site_files.worker, name="service_worker"),
     path("offline/", site_files.offline, name="offline"),
     path("theme.css", site_files.theme, name="theme_css"),
+    path("login/link/", unlock.ask, name="login_link"),
+    path("login/link/<str:secret>/", unlock.redeem, name="login_link_redeem"),
     path("", include("allauth.account.urls")),
 ]

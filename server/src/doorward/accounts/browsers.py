@@ -1,0 +1,131 @@
+"""Browsers an account knows: a lock for strangers does not touch them.
+
+A cookie proves it, given only after signing in all the way, or by a link mailed to the owner. It
+never replaces a password or a second step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import datetime, timedelta
+from typing import Final
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from doorward.accounts import lockout
+from doorward.accounts.models import KnownBrowser, UnlockLink, User, canonical_email
+from doorward.audit import trail
+
+COOKIE_LASTS: Final = timedelta(days=400)
+SECRET_BYTES: Final = 24  # 192 bits
+LINK_LASTS: Final = timedelta(minutes=30)
+# A family's computer: so many people's proofs in one cookie.
+MOST_IN_A_COOKIE: Final = 8
+SEEN_EVERY: Final = timedelta(minutes=5)
+
+
+class LinkRefused(Exception):
+    """The link was used, is too old, or never was one."""
+
+
+def find(cookie: str, login: str) -> KnownBrowser | None:
+    """Return the browser this cookie proves, if the account of ``login`` knows it."""
+    digests = [_digest(proof) for proof in _proofs(cookie)]
+    # Also without a cookie: an answer's time must not tell who has one.
+    return (
+        KnownBrowser.objects.filter(
+            digest__in=digests or [""],
+            user__email=canonical_email(login),
+            revoked_at__isnull=True,
+        )
+        .order_by("-seen_at")
+        .first()
+    )
+
+
+def remember(user: User, cookie: str, *, ip: str, agent: str) -> str:
+    """Make this browser known to the person's account and return the cookie it proves it by."""
+    now = timezone.now()
+    known = find(cookie, user.email)
+    if known is not None:
+        KnownBrowser.objects.filter(pk=known.pk, seen_at__lte=now - SEEN_EVERY).update(
+            seen_at=now, agent=agent, network=lockout.network_of(ip)
+        )
+        return cookie
+    proof = secrets.token_urlsafe(SECRET_BYTES)
+    KnownBrowser.objects.create(
+        user=user,
+        digest=_digest(proof),
+        agent=agent[:300],
+        network=lockout.network_of(ip),
+        created_at=now,
+        seen_at=now,
+    )
+    return ".".join([proof, *_proofs(cookie)][:MOST_IN_A_COOKIE])
+
+
+def of(user: User) -> list[KnownBrowser]:
+    """Return the browsers this person's account knows, the one seen last first."""
+    return list(
+        KnownBrowser.objects.filter(user=user, revoked_at__isnull=True).order_by("-seen_at")
+    )
+
+
+# -- the link that makes a browser known ----------------------------------------------------------
+
+
+def new_link(user: User) -> str:
+    """Return a link that makes the browser it is opened in known; it works once."""
+    secret = secrets.token_urlsafe(SECRET_BYTES)
+    UnlockLink.objects.create(
+        user=user, digest=_digest(secret), expires_at=timezone.now() + LINK_LASTS
+    )
+    return f"{settings.SITE_URL}/login/link/{secret}/"
+
+
+def is_link(secret: str) -> bool:
+    """Tell whether the link would still work; looking at it does not use it up."""
+    return UnlockLink.objects.filter(
+        digest=_digest(secret), used_at__isnull=True, expires_at__gt=timezone.now()
+    ).exists()
+
+
+@transaction.atomic
+def redeem(secret: str, cookie: str, *, ip: str, agent: str) -> str:
+    """Use the link up and return the cookie by which this browser is known. Raises LinkRefused.
+
+    Password and second step are still asked; what was counted against strangers stays counted.
+    """
+    now = timezone.now()
+    digest = _digest(secret)
+    # One statement: of two clicks at once only one finds it unused.
+    used = UnlockLink.objects.filter(
+        digest=digest, used_at__isnull=True, expires_at__gt=now, user__is_active=True
+    ).update(used_at=now)
+    if not used:
+        raise LinkRefused
+    link = UnlockLink.objects.select_related("user").get(digest=digest)
+    trail.record("account.browser.known", actor=link.user, ip=ip, agent=agent, by="link")
+    return remember(link.user, cookie, ip=ip, agent=agent)
+
+
+def _proofs(cookie: str) -> list[str]:
+    parts = cookie.split(".")[:MOST_IN_A_COOKIE]
+    return [part for part in parts if 20 <= len(part) <= 64 and part.isascii()]
+
+
+def _digest(secret: str) -> str:
+    return hashlib.blake2b(
+        secret.encode("utf-8", "surrogatepass"),
+        key=settings.FIELD_KEY,
+        person=b"doorward-door",
+        digest_size=32,
+    ).hexdigest()
+
+
+def forget_old_links(now: datetime) -> int:
+    """Delete links that ended a day ago; returns how many."""
+    return UnlockLink.objects.filter(expires_at__lt=now - timedelta(days=1)).delete()[0]

@@ -1,0 +1,75 @@
+"""What the owner is told of a lock, and the mailed way around it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db import transaction
+from django.utils import timezone
+
+from doorward.accounts import browsers, letters, lockout
+from doorward.accounts.models import User, canonical_email
+from doorward.audit import trail
+from doorward.notices import letter as post_office
+
+
+def tell_of_lock(login: str, user: User | None, *, failures: int, ip: str, agent: str) -> None:
+    """Tell the owner that somebody is guessing: one mail in 6 hours, three in a day at most.
+
+    Addresses without an account are counted alike, so that no answer takes longer than another.
+    """
+    key = canonical_email(login)
+    allowed = lockout.allow((lockout.LOCK_MAIL, key), (lockout.LOCK_MAIL_DAY, key))
+    if not allowed or user is None or not user.is_active:
+        return
+    context = {
+        "count": failures,
+        "link_url": browsers.new_link(user),
+        "timestamp": timezone.now(),
+        "ip": ip,
+        "user_agent": agent,
+    }
+    trail.record("account.locked", actor=user, ip=ip, agent=agent, failures=failures)
+    post_office.post(letters.of("account/email/locked", context), to=user.email)
+
+
+@transaction.atomic
+def ask_for_link(address: str, *, ip: str, agent: str) -> None:
+    """Mail a link that makes a browser known to whoever owns the address; or that nobody does.
+
+    Beyond what is mailed to one address or asked from one network, nothing happens, silently.
+    """
+    email = canonical_email(address)
+    if not may_mail("link", email, ip=ip):
+        return
+    user = User.objects.filter(email=email, is_active=True).first()
+    if user is None:
+        told = letters.of("account/email/unknown_account", {"signup_url": letters.signup_url()})
+    else:
+        trail.record("account.link.asked", actor=user, ip=ip, agent=agent)
+        told = letters.of("account/email/login_link", {"link_url": browsers.new_link(user)})
+    post_office.post(told, to=email)
+
+
+def may_mail(purpose: str, address: str, *, ip: str) -> bool:
+    """Count a mail that somebody who isn't signed in causes; False when there were too many."""
+    key = f"{purpose} {canonical_email(address)}"
+    return lockout.allow(
+        (lockout.MAIL_HOUR, key),
+        (lockout.MAIL_DAY, key),
+        (lockout.MAIL_NETWORK, f"{purpose} {lockout.network_of(ip)}"),
+    )
+
+
+def by_operator(address: str) -> bool:
+    """Let strangers' browsers try again at once; tells whether anything was counted."""
+    email = canonical_email(address)
+    user = User.objects.filter(email=email).first()
+    cleared = lockout.clear(email)
+    trail.record("account.unlocked", actor=user, target="operator", cleared=cleared)
+    return cleared
+
+
+def forget_old(now: datetime) -> int:
+    """Delete what is over: counts, marks and links that can't be used any more."""
+    return lockout.forget_old(now) + browsers.forget_old_links(now)
