@@ -46,7 +46,7 @@ def running_agent(state: Path) -> Iterator[None]:
     """Keep the real agent running meanwhile."""
     with (state / "run.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "doorward_agent", "run", "--state", str(state)],
+            [sys.executable, "-m", "doorward_agent", "run", "--no-schedule", "--state", str(state)],
             stdout=log,
             stderr=log,
         )
