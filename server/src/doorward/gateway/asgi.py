@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
+import signal
+import threading
 from collections.abc import Awaitable, Callable
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 import django
@@ -49,6 +53,7 @@ class App:
 
         self.door = Door()
         self.door.start()
+        _let_go_when_told_to_stop(self.door)
         # What is here now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -59,6 +64,30 @@ class App:
         await receive()
         await self.door.stop()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _let_go_when_told_to_stop(door: Door) -> None:
+    """Answer everybody who waits as soon as the signal comes.
+
+    The server waits for requests under way before it tells the app to stop, and devices wait for
+    news for most of a minute. Its own handler hangs on the event loop's wake-up, not on Python's
+    handler, so this one stands beside it.
+    """
+    loop = asyncio.get_running_loop()
+    if threading.current_thread() is not threading.main_thread():
+        return  # Only the main thread hears signals; whoever runs us elsewhere stops us otherwise.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.getsignal(number)
+
+        def let_go(
+            told: int, frame: FrameType | None, before: Any = before, door: Door = door
+        ) -> None:
+            loop.call_soon_threadsafe(door.let_go)
+            if callable(before):
+                before(told, frame)
+
+        signal.signal(number, let_go)
+        signal.siginterrupt(number, False)
 
 
 app: Final = App()

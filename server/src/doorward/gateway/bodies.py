@@ -17,6 +17,8 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 SLOWEST_SECONDS: Final = 30.0
 """A body that has not arrived by then is cut (abuse case A65)."""
+LAST_SECONDS: Final = 3.0
+"""While the gateway is stopping, a body has only so long."""
 MAX_ZSTD_WINDOW: Final = 8 * 1024 * 1024
 """The memory that a zstd frame may ask for, in bytes. RFC 8878 advises 8 MiB."""
 
@@ -33,8 +35,16 @@ class SlowBodies:
     """
 
     def __init__(self) -> None:
+        self._seconds = SLOWEST_SECONDS
         self._deadlines: dict[asyncio.Task[Any], float] = {}
         self._cut: set[asyncio.Task[Any]] = set()
+
+    def hasten(self) -> None:
+        """From now on a body has only a moment to arrive: the gateway is stopping."""
+        self._seconds = LAST_SECONDS
+        soon = time.monotonic() + LAST_SECONDS
+        for task, deadline in self._deadlines.items():
+            self._deadlines[task] = min(deadline, soon)
 
     def cut_slow(self) -> None:
         """Cut every request whose time is up."""
@@ -56,7 +66,7 @@ class SlowBodies:
         task = asyncio.current_task()
         if task is None:  # ASGI servers run each request in a task.
             raise RuntimeError("Bodies are read in a task")
-        self._deadlines[task] = time.monotonic() + SLOWEST_SECONDS
+        self._deadlines[task] = time.monotonic() + self._seconds
         try:
             message = await receive()
             body: bytes = message.get("body", b"")
