@@ -1,10 +1,10 @@
 """Looking inside archives within a budget: members come out one by one, in memory, never onto the
 disk.
 
-Zip, tar, gzip, bzip2, xz and zstandard, nested in each other. What the budget or the format keeps
-us from seeing is told as a reason, and the file is then "not fully scanned", never clean. Names
-inside an archive are only ever shown: nothing is written under them, so a name like
-``../../etc/passwd`` leads nowhere.
+Zip, tar, gzip, bzip2, xz, zstandard and ar, nested in each other, and what `documents` finds in
+PDF, mail and compound files. What the budget or the format keeps us from seeing is told as a
+reason, and the file is then "not fully scanned", never clean. Names inside an archive are only ever
+shown: nothing is written under them, so a name like ``../../etc/passwd`` leads nowhere.
 
 Runs in the worker process: these parsers meet hostile bytes.
 """
@@ -22,6 +22,7 @@ from typing import Protocol
 
 import zstandard
 
+from doorward_agent import documents
 from doorward_agent.config import AgentConfig
 
 _PIECE = 256 * 1024
@@ -61,6 +62,8 @@ class Member:
 
     name: str
     content: bytes
+    leaf: bool = False
+    """Put together by us: nothing to open in it."""
 
 
 @dataclass(slots=True)
@@ -118,6 +121,14 @@ def kind_of(head: bytes) -> str | None:
         return "xz"
     if head[:4] == b"\x28\xb5\x2f\xfd":
         return "zstandard"
+    if head[:8] == documents.COMPOUND:
+        return "compound"
+    if b"%PDF-" in head[:512]:
+        return "pdf"
+    if head[:8] == b"!<arch>\n":
+        return "ar"
+    if documents.looks_like_mail(head):
+        return "mail"
     if head[257:262] == b"ustar" or _looks_like_old_tar(head):
         return "tar"
     return None
@@ -135,10 +146,29 @@ def _looks_like_old_tar(head: bytes) -> bool:
     return stated == sum(head[:148]) + 256 + sum(head[156:512])
 
 
-def has_hidden_zip(tail: bytes) -> bool:
-    """Tell whether a file that begins as something else ends as a zip (self-extracting, or made to
-    be overlooked)."""
-    return b"PK\x05\x06" in tail
+def has_hidden_zip(tail: bytes, size: int) -> bool:
+    """Tell whether a file that begins as something else ends as a zip.
+
+    Self-extracting ones do, and those made to be overlooked. The end record must make sense:
+    programs that deal with zips carry its four letters too.
+    """
+    at = tail.rfind(b"PK\x05\x06")
+    while at >= 0:
+        record = tail[at : at + 22]
+        if len(record) == 22 and _plausible_end(record, size - len(tail) + at):
+            return True
+        at = tail.rfind(b"PK\x05\x06", 0, at)
+    return False
+
+
+def _plausible_end(record: bytes, place: int) -> bool:
+    # PKWARE APPNOTE 4.3.16; all ones where the real figure is in the zip64 record.
+    here, total = (int.from_bytes(record[at : at + 2], "little") for at in (8, 10))
+    length, start = (int.from_bytes(record[at : at + 4], "little") for at in (12, 16))
+    if 0xFFFF in {here, total} or 0xFFFFFFFF in {length, start}:
+        return place > 56
+    # Behind a program, the start may count from the zip's own beginning: only the length is sure.
+    return 0 < total == here and 46 * total <= length <= place
 
 
 def members(
@@ -154,7 +184,7 @@ def members(
             name = f"{prefix}{member.name}"[:_LONGEST_NAME]
             yield Member(name, member.content)
             inner = kind_of(member.content[:512])
-            if inner is None:
+            if inner is None or member.leaf:
                 continue
             if depth >= budget.config.archive_depth:
                 budget.note("archive-depth")
@@ -405,6 +435,43 @@ def _zstandard(content: Content, budget: Budget) -> Iterator[Member]:
     yield Member("(zstandard)", held)
 
 
+def _whole(content: Content, budget: Budget) -> bytes:
+    """Read a container that is looked at in memory; one larger than a member is cut (noted)."""
+    content.seek(0)
+    limit = budget.config.archive_member_bytes
+    data = content.read(limit + 1)
+    if len(data) > limit:
+        budget.note("archive-member-size")
+    return data[:limit]
+
+
+def _members_of(found: Iterator[tuple[str, bytes]], budget: Budget) -> Iterator[Member]:
+    try:
+        for name, held in found:
+            budget.enter_member()
+            yield Member(name, held, leaf=name in documents.PUT_TOGETHER)
+    except documents.Damaged:
+        budget.note("archive-damaged")
+
+
+def _compound(content: Content, budget: Budget) -> Iterator[Member]:
+    return _members_of(documents.compound(_whole(content, budget), budget.spend), budget)
+
+
+def _pdf(content: Content, budget: Budget) -> Iterator[Member]:
+    data = _whole(content, budget)
+    limit = budget.config.archive_member_bytes
+    return _members_of(documents.pdf(data, budget.spend, limit), budget)
+
+
+def _mail(content: Content, budget: Budget) -> Iterator[Member]:
+    return _members_of(documents.mail(_whole(content, budget), budget.spend), budget)
+
+
+def _ar(content: Content, budget: Budget) -> Iterator[Member]:
+    return _members_of(documents.ar(_whole(content, budget)), budget)
+
+
 _UNPACKERS: dict[str, Callable[[Content, Budget], Iterator[Member]]] = {
     "zip": _zip,
     "tar": _tar,
@@ -412,4 +479,8 @@ _UNPACKERS: dict[str, Callable[[Content, Budget], Iterator[Member]]] = {
     "bzip2": _bzip2,
     "xz": _xz,
     "zstandard": _zstandard,
+    "compound": _compound,
+    "pdf": _pdf,
+    "mail": _mail,
+    "ar": _ar,
 }

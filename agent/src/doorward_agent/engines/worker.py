@@ -75,7 +75,7 @@ class Examiner:
         known = self._hashes.find(digest.digest())
         if known is not None:
             hits.append(("", _known(known)))
-        kind = archives.kind_of(head) or ("zip" if archives.has_hidden_zip(tail) else None)
+        kind = archives.kind_of(head) or ("zip" if archives.has_hidden_zip(tail, size) else None)
         if kind is not None:
             self._look_inside(descriptor, size, whole, kind, hits, limits)
         if self._others and worth_asking_others(head, kind):
