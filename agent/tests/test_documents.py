@@ -63,7 +63,7 @@ def compressed(text: bytes) -> bytes:
 
 
 def compound(streams: dict[str, bytes]) -> bytes:
-    """Write a compound file: every stream of 4096 bytes and more in sectors, smaller in mini ones."""
+    """Write a compound file: streams of 4096 bytes and more in sectors, smaller in mini ones."""
     sectors: list[bytes] = []
     table: list[int] = []
 

@@ -155,18 +155,17 @@ def has_hidden_zip(tail: bytes, size: int) -> bool:
     at = tail.rfind(b"PK\x05\x06")
     while at >= 0:
         record = tail[at : at + 22]
-        if len(record) == 22 and _plausible_end(record, size - len(tail) + at):
+        zip64 = tail[at - 20 : at - 16] == b"PK\x06\x07"
+        if zip64 or (len(record) == 22 and _plausible_end(record, size - len(tail) + at)):
             return True
         at = tail.rfind(b"PK\x05\x06", 0, at)
     return False
 
 
 def _plausible_end(record: bytes, place: int) -> bool:
-    # PKWARE APPNOTE 4.3.16; all ones where the real figure is in the zip64 record.
+    # PKWARE APPNOTE 4.3.16.
     here, total = (int.from_bytes(record[at : at + 2], "little") for at in (8, 10))
-    length, start = (int.from_bytes(record[at : at + 4], "little") for at in (12, 16))
-    if 0xFFFF in {here, total} or 0xFFFFFFFF in {length, start}:
-        return place > 56
+    length = int.from_bytes(record[12:16], "little")
     # Behind a program, the start may count from the zip's own beginning: only the length is sure.
     return 0 < total == here and 46 * total <= length <= place
 
