@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -215,3 +216,10 @@ def finding(**changes: Any) -> dict[str, Any]:
         "disposition_id": 3,
         "unmapped": {"engine": "yara"},
     } | changes
+
+
+def gzip_bomb() -> bytes:
+    """A megabyte that unpacks to a gigabyte."""
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)
+    zeros = bytes(1 << 20)
+    return b"".join([*(squeeze.compress(zeros) for _ in range(1000)), squeeze.flush()])

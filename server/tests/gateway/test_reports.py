@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import json
 import resource
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -22,6 +21,7 @@ from server.tests.gateway.computers import (
     ask,
     code_for,
     finding,
+    gzip_bomb,
     joined,
     with_door,
 )
@@ -230,12 +230,6 @@ def little_memory(most_mib: int) -> Iterator[None]:
     yield
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown < most_mib, f"{grown:.0f} MiB"
-
-
-def gzip_bomb() -> bytes:
-    squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)
-    zeros = bytes(1 << 20)
-    return b"".join([*(squeeze.compress(zeros) for _ in range(1000)), squeeze.flush()])
 
 
 def zstd_bomb() -> bytes:
