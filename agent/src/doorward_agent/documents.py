@@ -206,7 +206,7 @@ def _chunk(container: bytes, at: int, end: int, out: bytearray) -> int:
 
 
 def _packaged(content: bytes) -> bytes:
-    """Return the file inside an Ole10Native stream; the stream itself where it is built otherwise."""
+    """Return the file inside an Ole10Native stream; the stream itself where it is no such."""
     try:
         at = 6
         for _ in range(2):
