@@ -52,12 +52,10 @@ def words(kind: Any) -> str:
     """A type as the page writes it."""
     match kind:
         case inspect.StrType():
-            lowest = kind.min_length or 0
-            if lowest == kind.max_length:
-                return f"text of {lowest}"
-            return (
-                f"text, {lowest} to {kind.max_length}" if lowest else f"text to {kind.max_length}"
-            )
+            shortest = kind.min_length or 0
+            if shortest == kind.max_length:
+                return f"text of {shortest}"
+            return f"text{f', {shortest}' if shortest else ''} to {kind.max_length}"
         case inspect.IntType():
             lowest, highest = kind.ge, kind.le if kind.lt is None else kind.lt - 1
             if lowest == 0 and highest in NUMBERS:
