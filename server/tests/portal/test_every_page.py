@@ -14,6 +14,8 @@ from doorward.portal import texts
 from doorward.portal import urls as portal_urls
 from doorward.reports.models import Disposition
 
+# Only somebody half-way through signing in may see these; others begin again.
+HALF_WAY = {"mfa_authenticate"}
 # Anybody may read these; everything else of ours asks who you are.
 OPEN = {
     "help",
@@ -24,8 +26,17 @@ OPEN = {
     "theme_css",
     "theme_choice",
 }
+# Pages for somebody who has typed the password and goes on; others begin at the beginning.
+BETWEEN = {"mfa_authenticate"}
 PAGES = ["/", "/devices/", "/devices/add/", "/protection/", "/reports/", "/reports/threats/"]
-PAGES += ["/subscription/", "/account/", "/account/sessions/", "/password/change/", "/email/"]
+PAGES += [
+    "/subscription/",
+    "/account/",
+    "/account/sessions/",
+    "/account/security/",
+    "/password/change/",
+    "/email/",
+]
 HELP = ["", "adding-a-device/", "states/", "restoring-a-file/", "what-the-agent-sends/"]
 HELP += ["signing-in/"]
 OUTSIDE = ["/login/", "/signup/", "/password/reset/", "/offline/", *(f"/help/{a}" for a in HELP)]
@@ -38,7 +49,9 @@ def addresses() -> dict[str, str]:
     for pattern in portal_urls.urlpatterns:
         if isinstance(pattern, URLPattern) and pattern.name:
             route = re.sub(r"<uuid:\w+>", nobody, str(pattern.pattern))
-            found[pattern.name] = "/" + route.replace("<slug:slug>", "states")
+            route = re.sub(r"<int:\w+>", "1", route)
+            route = route.replace("<slug:slug>", "states")
+            found[pattern.name] = "/" + re.sub(r"<(int|str):\w+>", "1", route)
     return found
 
 
@@ -89,8 +102,14 @@ def test_row44_every_page_asks_a_stranger_to_sign_in() -> None:
         answer = stranger.get(address)
         if address.startswith("/demo/"):
             assert answer.status_code == 404, "the mailbox page exists in the demo only"
+        elif name == "login_link_redeem":
+            assert answer.status_code == 410, "a link that nobody was mailed has ended"
+        elif name in HALF_WAY:
+            assert answer["Location"] == "/login/", address
         elif name in OPEN:
             assert answer.status_code in {200, 405}, address
+        elif name in BETWEEN:
+            assert (answer.status_code, answer["Location"]) == (302, "/login/"), address
         elif answer.status_code != 405:
             assert answer.status_code == 302, address
             assert answer["Location"].startswith("/login/?next="), address
