@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from allauth.account import signals as account_signals
 from allauth.mfa import signals as mfa_signals
 from django.contrib.auth import update_session_auth_hash
+from django.contrib.auth.signals import user_logged_in
 
 from doorward.accounts import remembered, sessions, two_factor
 from doorward.accounts.second_step_stages import origin_of
@@ -29,7 +30,7 @@ def watch() -> None:
         (mfa_signals.authenticator_used, _used),
         (mfa_signals.authentication_failed, _failed),
         (account_signals.login_code_rejected, _code_rejected),
-        (account_signals.user_logged_in, _signed_in),
+        (user_logged_in, _signed_in),
         (account_signals.authentication_step_completed, _stepped_up),
         (account_signals.password_changed, _password_changed),
         (account_signals.password_set, _password_changed),

@@ -1,23 +1,37 @@
-/* Passkeys that fail are told in words; recovery codes can be printed. Beside allauth's own scripts. */
+/* Passkeys, by allauth's script, without anything inline; recovery codes can be printed. */
 
 "use strict";
 
-(() => {
-  const failed = () => {
-    for (const note of document.querySelectorAll("[data-passkey-failed]")) note.hidden = false;
+document.addEventListener("DOMContentLoaded", () => {
+  const show = (selector) => {
+    for (const part of document.querySelectorAll(selector)) part.hidden = false;
   };
+
   document.addEventListener("allauth.error", (event) => {
+    // Told in words on the page, not in the console.
     event.preventDefault();
-    failed();
+    show("[data-passkey-failed]");
   });
 
   document.addEventListener("click", (event) => {
     if (event.target.closest("[data-print]")) window.print();
   });
 
-  if (window.PublicKeyCredential) {
-    for (const part of document.querySelectorAll("[data-needs-passkeys]")) part.hidden = false;
-  } else {
-    for (const note of document.querySelectorAll("[data-no-passkeys]")) note.hidden = false;
+  const forms = document.querySelectorAll("form[data-passkey]");
+  if (!forms.length) return;
+  if (!window.PublicKeyCredential) {
+    show("[data-no-passkeys]");
+    return;
   }
-})();
+  show("[data-needs-passkeys]");
+  for (const form of forms) {
+    const kind = form.dataset.passkey;
+    const ids = {
+      [kind]: form.querySelector("[data-passkey-button]").id,
+      credential: form.elements.credential.id,
+    };
+    if (form.elements.passwordless) ids.passwordless = form.elements.passwordless.id;
+    const data = form.dataset.options ? JSON.parse(form.dataset.options) : undefined;
+    window.allauth.webauthn.forms[`${kind}Form`]({ ids, data });
+  }
+});
