@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import cast
 from uuid import UUID
 
-from server.tests import postgres
 import zstandard
+from server.tests import postgres
 from uuid_utils.compat import uuid7
 
 from bench import ground
@@ -40,6 +40,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--database", choices=["sqlite", "postgresql"], help="only this one")
+    parser.add_argument("--wire", choices=["plain", "zstd"], default="zstd", help="of the report")
     parser.add_argument("--load", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--store", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
@@ -56,11 +57,11 @@ def main(argv: list[str]) -> int:
         return 2
     lines = []
     if options.database in (None, "sqlite"):
-        lines.append(measure("SQLite", "", rounds, seconds, core, load_core))
+        lines.append(measure("SQLite", "", options.wire, rounds, seconds, core, load_core))
     if options.database in (None, "postgresql"):
         os.sched_setaffinity(0, {core})  # so that the database is on the measured core, too
         with postgres.running(durable=True) as url:
-            lines.append(measure("PostgreSQL", url, rounds, seconds, core, load_core))
+            lines.append(measure("PostgreSQL", url, options.wire, rounds, seconds, core, load_core))
     status = ground.report(
         lines,
         [
@@ -73,7 +74,7 @@ def main(argv: list[str]) -> int:
 
 
 def measure(
-    name: str, url: str, rounds: int, seconds: float, core: int, load_core: int
+    name: str, url: str, wire: str, rounds: int, seconds: float, core: int, load_core: int
 ) -> ground.Line:
     """Alternate the gateway and the bare storage on this database."""
     with (
@@ -94,6 +95,8 @@ def measure(
             told = json.loads(done.stdout)
             return float(told["reports"] / told["seconds"])
 
+        # Not what is measured: the gateway meets its devices, the files grow to their first size.
+        child(load_core, "--load", str(port), "1", str(CONNECTIONS), wire)
         ours, theirs = ground.alternate(
             rounds,
             lambda: child(load_core, "--load", str(port), str(seconds), str(CONNECTIONS), wire),
@@ -257,6 +260,10 @@ def store(seconds: float, batch: int) -> int:
     from doorward.reports import rows
 
     devices = list(Device.objects.values_list("account_id", "id"))
+    tallies = [
+        {devices[number % len(devices)][0]: (0, EVENTS) for number in range(first, first + batch)}
+        for first in range(0, len(devices), batch)
+    ]
     seed = int(time.time()) % 1000 * 100_000
     now = timezone.now()
     batches = []
@@ -275,10 +282,11 @@ def store(seconds: float, batch: int) -> int:
     stored = 0
     used = time.process_time()
     began = time.perf_counter()
-    for made in batches:
+    for number, made in enumerate(batches):
         with transaction.atomic():
             if rows.insert_detections(connection, made) is not None:
                 raise RuntimeError("rows of a bench are never duplicates")
+            rows.add_to_tallies(connection, tallies[number % len(tallies)])
         stored += batch
         if time.perf_counter() - began >= seconds:
             break

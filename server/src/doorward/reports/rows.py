@@ -221,7 +221,7 @@ def _new_positions(rows: Sequence[Row], inserted: set[tuple[Any, Any]]) -> set[i
 
 # ---------------------------------------------------------------------------------------- SQLite
 
-_CHUNKS: Final = (64, 8, 1)
+_CHUNKS: Final = (256, 32, 4, 1)
 """Rows in one statement: many, as Python's lock is let go and taken again for each statement."""
 
 
