@@ -22,7 +22,13 @@ from django.contrib.auth import authenticate as check_credentials
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.forms import BaseForm
-from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBadRequest,
+    HttpResponseNotFound,
+    JsonResponse,
+)
 from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -51,6 +57,14 @@ BROWSER_HEADER: Final = "X-Known-Browser"
 # Where a code is typed by somebody who isn't signed in yet.
 CODE_VIEWS: Final = frozenset(
     {"account_email_verification_sent", "headless:app:account:verify_email"}
+)
+# allauth offers these though no phone number is ever asked for, and fails when they are called.
+UNUSED_VIEWS: Final = frozenset(
+    {
+        "headless:app:account:manage_phone",
+        "headless:app:account:verify_phone",
+        "headless:app:account:resend_phone_verification_code",
+    }
 )
 
 
@@ -262,6 +276,8 @@ class KnownBrowsers:
     ) -> HttpResponse | None:
         """Refuse a code when too many were tried; counted here, before it is compared."""
         match = request.resolver_match
+        if match is not None and match.view_name in UNUSED_VIEWS:
+            return HttpResponseNotFound()
         if request.method != "POST" or match is None or match.view_name not in CODE_VIEWS:
             return None
         session = request.headers.get("X-Session-Token") or request.session.session_key or ""
