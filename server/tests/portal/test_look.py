@@ -31,6 +31,7 @@ PAIRS = [
     ("on-danger-solid", "danger-solid", 4.5),
     ("paper", "ink", 4.5),
     ("lamp", "dusk", 3.0),
+    *(("lamp-far", ground, 4.5) for ground in ("dusk", "dusk-raised")),
     *((edge, ground, 3.0) for edge in ("focus", "line-strong") for ground in ("paper", "surface")),
 ]
 
@@ -70,6 +71,16 @@ def test_an_operators_color_always_carries_text_that_can_be_read(color: str) -> 
     on = re.search(r"--brand-on-lamp: (#\w{6})", css)
     assert on is not None
     assert site_files.contrast(color, on[1]) >= 4.5
+
+
+@pytest.mark.parametrize("color", ["#f3ad42", "#0a4d8c", "#7a3fb0", "#000000", "#1c424d"])
+def test_an_operators_color_can_be_seen_on_the_rail(color: str) -> None:
+    far = re.search(r"--brand-far: (#\w{6})", site_files.brand_css(color))
+    assert far is not None
+    assert tokens(0)["dusk-raised"] == site_files.DUSK_RAISED
+    for scheme in (0, 1):
+        for ground in ("dusk", "dusk-raised"):
+            assert site_files.contrast(far[1], tokens(scheme)[ground]) >= 4.5
 
 
 @pytest.mark.parametrize("color", ["red", "#fff", "#12345g", "#123456;}body{display:none"])

@@ -15,6 +15,8 @@ from django.views.decorators.http import require_safe
 from doorward.portal import context
 
 _COLOR: Final = re.compile(r"#[0-9a-fA-F]{6}")
+DUSK_RAISED: Final = "#1c424d"
+"""The lightest ground of the rail (tokens.css); what is seen on it is seen on all of the rail."""
 _DAY: Final = "public, max-age=86400"
 
 
@@ -89,8 +91,19 @@ def brand_css(color: str) -> str:
     lit = f"color-mix(in srgb, {color} 88%, {'black' if on == '#ffffff' else 'white'})"
     return (
         f":root {{ --brand-lamp: {color}; --brand-lamp-lit: {lit};"
-        f" --brand-on-lamp: {on}; --brand-mark: {color}; }}\n"
+        f" --brand-on-lamp: {on}; --brand-mark: {color}; --brand-far: {_seen_afar(color)}; }}\n"
     )
+
+
+def _seen_afar(color: str) -> str:
+    """Return the color, lightened until it can be seen on the lightest part of the rail."""
+    parts = [int(color[at : at + 2], 16) for at in (1, 3, 5)]
+    for step in range(21):
+        mixed = [round(part + (255 - part) * step / 20) for part in parts]
+        lighter = "#" + "".join(f"{part:02x}" for part in mixed)
+        if contrast(lighter, DUSK_RAISED) >= 4.5:
+            break
+    return lighter
 
 
 def contrast(one: str, other: str) -> float:

@@ -28,6 +28,7 @@ ICONS: Final = {
     "tablet": "phone",
 }
 
+SYSTEM_NAMES: Final = {"linux": "Linux", "macos": "macOS", "windows": "Windows"}
 PUT_AWAY: Final = frozenset({Disposition.QUARANTINED, Disposition.ISOLATED})
 PUT_BACK: Final = frozenset({Disposition.RESTORED})
 DELETED: Final = frozenset({Disposition.DELETED})
@@ -82,6 +83,13 @@ def definitions(version: int) -> str:
         return str(version) if version else _("not told yet")
     words = {"day": date_format(when, "j M Y"), "number": number}
     return _("%(day)s, set %(number)d") % words
+
+
+def system(device: Device) -> str:
+    """Return the system of a device as people name it; the version often holds the name already."""
+    name = SYSTEM_NAMES.get(device.os_name, device.os_name)
+    version = device.os_version
+    return version if version[:1].isalpha() else f"{name} {version}".strip()
 
 
 def device_icon(device: Device) -> str:

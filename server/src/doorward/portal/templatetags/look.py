@@ -131,9 +131,8 @@ def status(
 ) -> SafeString:
     """Show a state by icon, word and age: ``Protected · checked 4 min ago``."""
     age: SafeString | str = ""
-    if said or when:
-        moment = ago(when) if when else ""
-        age = format_html('<span class="status-age">{} {}</span>', said, moment)
+    if when:
+        age = format_html('<span class="status-age">{} {}</span>', said, ago(when))
     return format_html(
         '<span class="status status-{}"><span class="status-word">{}{}</span>{}</span>',
         tone,
@@ -219,6 +218,7 @@ def visible(text: object, most: int = 60) -> str:
     return texts.shortened(texts.visible(str(text)), most)
 
 
+register.filter("system", telling.system)
 register.filter("reason", telling.reason)
 register.filter("definitions", telling.definitions)
 register.filter("browser", telling.browser)
