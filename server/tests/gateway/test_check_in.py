@@ -100,6 +100,26 @@ async def _forbidden(*args: object, **kwargs: object) -> Any:
     raise AssertionError("the database was asked")
 
 
+def test_facts_that_are_stored_are_not_stored_again(alices_code: str) -> None:
+    laptop = with_door(lambda door: _called_once(door, alices_code))
+
+    async def after_a_restart(door: Door) -> tuple[int, int]:
+        laptop.door = door
+        await laptop.check_in()
+        same = len(door.known._facts)
+        await laptop.check_in(definitions={"version": 2})
+        return same, len(door.known._facts)
+
+    assert with_door(after_a_restart) == (0, 1)
+    assert Device.objects.get().definitions_version == 2
+
+
+async def _called_once(door: Door, code: str) -> Computer:
+    laptop = await joined(door, code)
+    await laptop.check_in()
+    return laptop
+
+
 def test_a_second_of_calls_is_one_statement(alices_code: str, alices_account: Account) -> None:
     codes = [alices_code, *(code_for(alices_account) for _ in range(4))]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -61,6 +61,7 @@ def load(device_ids: Iterable[UUID]) -> dict[UUID, DeviceState]:
             boot_id=row.boot_id,
             former_boot_id=row.former_boot_id,
             seq=row.seq,
+            said=_said(row),
         )
         for row in rows
     }
@@ -115,8 +116,8 @@ def store(calls: Calls, now: datetime) -> None:
         Presence.objects.filter(pk=presence_id).update(
             boot_id=boot_id, former_boot_id=former_boot_id
         )
-    for device_id, call in calls.facts.items():
-        _store_facts(device_id, call)
+    if calls.facts:
+        _store_facts(calls.facts)
 
 
 def _store_seen(seen: Sequence[tuple[int, int]], now: datetime | str | None) -> None:
@@ -140,28 +141,81 @@ def _store_seen(seen: Sequence[tuple[int, int]], now: datetime | str | None) -> 
             )
 
 
-def _store_facts(device_id: UUID, call: CheckIn) -> None:
-    fields: dict[str, Any] = {
-        "settings_version": call.settings.version,
-        "settings_status": call.settings.status,
-        "settings_errors": [
-            {"pointer": error.pointer, "code": error.code} for error in call.settings.errors
-        ],
-        "definitions_version": call.definitions.version,
-        "protection_state": call.protection.state,
-        "protection_reasons": list(call.protection.reasons),
-        "queue_depth": call.queue.depth,
-        "queue_dropped": call.queue.dropped,
-    }
-    if call.device is not None:
-        fields |= {
-            "hostname": call.device.hostname,
-            "os_name": call.device.os.name,
-            "os_version": call.device.os.version,
-            "type": call.device.type,
-            "agent_version": call.device.agent_version,
-        }
-    Device.objects.filter(pk=device_id).update(**fields)
+def _store_facts(facts: Mapping[UUID, CheckIn]) -> None:
+    # By hand and all at once: after a restart of the server every device tells everything anew.
+    is_postgresql = connection.vendor == "postgresql"
+
+    def key(device_id: UUID) -> UUID | str:
+        return device_id if is_postgresql else device_id.hex
+
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "UPDATE devices_device SET settings_version = %s, settings_status = %s,"
+            " settings_errors = %s, definitions_version = %s, protection_state = %s,"
+            " protection_reasons = %s, queue_depth = %s, queue_dropped = %s WHERE id = %s",
+            [
+                (
+                    call.settings.version,
+                    call.settings.status,
+                    msgspec.json.encode(call.settings.errors).decode(),
+                    call.definitions.version,
+                    call.protection.state,
+                    msgspec.json.encode(call.protection.reasons).decode(),
+                    call.queue.depth,
+                    call.queue.dropped,
+                    key(device_id),
+                )
+                for device_id, call in facts.items()
+            ],
+        )
+        cursor.executemany(
+            "UPDATE devices_device SET hostname = %s, os_name = %s, os_version = %s, type = %s,"
+            " agent_version = %s WHERE id = %s",
+            [
+                (
+                    call.device.hostname,
+                    call.device.os.name,
+                    call.device.os.version,
+                    call.device.type,
+                    call.device.agent_version,
+                    key(device_id),
+                )
+                for device_id, call in facts.items()
+                if call.device is not None
+            ],
+        )
+
+
+def _said(row: Presence) -> CheckIn | None:
+    """The call whose facts are stored, so that the same facts are not stored again."""
+    device = row.device
+    try:
+        return msgspec.convert(
+            {
+                "boot_id": row.boot_id,
+                "seq": row.seq,
+                "settings": {
+                    "version": device.settings_version,
+                    "status": device.settings_status,
+                    "errors": device.settings_errors,
+                },
+                "definitions": {"version": device.definitions_version},
+                "protection": {
+                    "state": device.protection_state,
+                    "reasons": device.protection_reasons,
+                },
+                "queue": {"depth": device.queue_depth, "dropped": device.queue_dropped},
+                "device": {
+                    "hostname": device.hostname,
+                    "os": {"name": device.os_name, "version": device.os_version},
+                    "type": device.type,
+                    "agent_version": device.agent_version,
+                },
+            },
+            CheckIn,
+        )
+    except msgspec.ValidationError:
+        return None  # It has not called yet, or was stored by an older server.
 
 
 @transaction.atomic
