@@ -88,6 +88,8 @@ def test_a48_a_hard_linked_file_is_refused_and_stays(
         quarantine.put_away(detection, config)
 
     assert refused.value.reason == "hard-linked"
+    # Refused before it was touched, not after it was moved.
+    assert "2 names" in str(refused.value)
     assert eicar_file.read_bytes() == other.read_bytes() == eicar()
     assert _journal(config) == []
 

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,15 +46,21 @@ sys.exit(worker.main(sys.argv[1:]))
 """
 
 
+STARTS: list[float] = []
+"""When each worker of the test at hand was started."""
+
+
 @pytest.fixture
 def stubborn(config: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AgentConfig:
     """An agent whose workers misbehave for files that begin with a certain word."""
     program = tmp_path / "stubborn.py"
     program.write_text(STUBBORN)
     real_popen = subprocess.Popen
+    STARTS.clear()
 
     def started(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
         at = command.index("-m")
+        STARTS.append(time.monotonic())
         return real_popen([*command[:at], os.fspath(program), *command[at + 2 :]], **options)
 
     monkeypatch.setattr(subprocess, "Popen", started)
@@ -85,6 +92,8 @@ def test_one_bad_file_costs_only_itself(
     assert run.summary.errors == {reason: 1}
     assert run.summary.scanned == 61
     assert not run.summary.complete
+    # Whoever hangs once hangs again; whoever dies may have been killed from outside.
+    assert len(STARTS) == (3 if word in {"DIE", "LIE"} else 2)
     # And it is not remembered.
     again = scan.run([home], stubborn)
     list(again)
