@@ -82,3 +82,15 @@ def test_a40_mutated_requests_to_the_app_path_are_answered_without_a_failure(
         assert answer.status_code < 500, (method, path, body and body[:200], answer.content[:500])
 
     each()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("key", ['"\\000aaaaaaaaaaaaaaa"', "x" * 4000, "\u00e9" * 32, "' OR 1=1--"])
+def test_a40_a_cookie_that_is_no_session_of_ours_is_no_session(key: str) -> None:
+    client = Client(HTTP_HOST="localhost", raise_request_exception=False)
+    client.cookies.load("dw_session=x")
+    answer = client.get("/devices/", headers={"Cookie": f"dw_session={key}; dw_dev={key}"})
+    assert answer.status_code == 302
+    body = {"login": "alice@example.org", "password": "wrong"}
+    answer = client.post("/login/", body, headers={"Cookie": f"dw_session={key}; dw_dev={key}"})
+    assert answer.status_code < 500

@@ -6,6 +6,7 @@ ended session costs no query of its own, and no cookie's date is believed.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -18,12 +19,21 @@ ABSOLUTE: Final = timedelta(days=30)
 # Of somebody who has not signed in: a sign-in begun, a message to be shown.
 ANONYMOUS: Final = timedelta(days=1)
 TOUCHED_EVERY: Final = timedelta(minutes=5)
+_ID: Final = re.compile(r"[a-z0-9]{32}")
 BEGAN: Final = "began"
 SEEN: Final = "seen"
 
 
 class SessionStore(db.SessionStore):
     """A session in the database that knows since when it lasts and when it was last used."""
+
+    def exists(self, session_key: str) -> bool:
+        """Tell whether there is such a session; what can't be an id of ours is not looked for."""
+        return self._validate_session_key(session_key) and bool(super().exists(session_key))
+
+    def _validate_session_key(self, key: str | None) -> bool:
+        # A cookie can carry a NUL, at which PostgreSQL would fail instead of finding nothing.
+        return key is not None and _ID.fullmatch(key) is not None
 
     def load(self) -> dict[str, Any]:
         """Return what the session holds; one in use is noted so at most every five minutes."""
