@@ -317,7 +317,6 @@ def test_the_rules_do_not_find_themselves_nor_this_repository(engine: yara.YaraE
     assert looked_at > 50
 
 
-@pytest.mark.slow
 def test_forty_thousand_clean_files_are_left_alone(engine: yara.YaraEngine) -> None:
     looked_at = 0
     for folder in ("/usr/lib/python3", "/usr/share", "/usr/include", "/usr/bin", "/usr/lib"):

@@ -142,11 +142,6 @@ class AgentConfig:
     """A scan has this long to end in good order when the agent is stopped."""
 
     @property
-    def definitions_dir(self) -> Path:
-        """Where newer definitions than the bundled ones are kept."""
-        return self.state_dir / "definitions"
-
-    @property
     def verdicts_dir(self) -> Path:
         """What was already found clean."""
         return self.state_dir / "verdicts"

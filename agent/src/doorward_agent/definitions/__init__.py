@@ -2,10 +2,9 @@
 # ruff: noqa: PTH100, PTH118, PTH119, PTH120, PTH123, PTH208
 """What is looked for: YARA rule sources and a list of SHA-256 hashes, as one set with one version.
 
-The bundled set is package data. Its VERSION file holds ``<date>.<n> <digest>``: the digest is over
-the set's files, is checked by a test, and makes two different sets never share a version. A newer
-set put by the agent into ``AgentConfig.definitions_dir`` as ``<version>/`` has the same files;
-`current` picks what is in use.
+The bundled set is package data, and the one in use. Its VERSION file holds ``<date> <digest>``: the
+digest is over the set's files, is checked by a test, and makes two different sets never share a
+version. Every function takes any other folder of the same files too.
 """
 
 import os
