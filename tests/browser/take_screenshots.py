@@ -59,7 +59,7 @@ def sign_in(page: Page, told: dict[str, str]) -> None:
     page.goto(f"{told['Sign in']}/login/")
     page.get_by_label("Email address").fill(told["Address"])
     page.get_by_label("Password", exact=True).fill(told["Password"])
-    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("button", name="Sign in", exact=True).click()
     page.get_by_role("heading", name="Lately").wait_for(timeout=60_000)
 
 

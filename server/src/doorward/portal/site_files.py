@@ -98,11 +98,11 @@ def brand_css(color: str) -> str:
 def _seen_afar(color: str) -> str:
     """Return the color, lightened until it can be seen on the lightest part of the rail."""
     parts = [int(color[at : at + 2], 16) for at in (1, 3, 5)]
-    for step in range(21):
-        mixed = [round(part + (255 - part) * step / 20) for part in parts]
-        lighter = "#" + "".join(f"{part:02x}" for part in mixed)
+    lighter = color
+    for step in range(1, 21):
         if contrast(lighter, DUSK_RAISED) >= 4.5:
             break
+        lighter = "#" + "".join(f"{round(part + (255 - part) * step / 20):02x}" for part in parts)
     return lighter
 
 
