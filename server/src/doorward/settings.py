@@ -256,7 +256,10 @@ ACCOUNT_RATE_LIMITS = {
     # Codes of a second step.
     "login_failed": "5/5m/key,20/h/key,50/d/key,10/5m/ip",
 }
-ACCOUNT_FORMS = {"login": "doorward.accounts.forms.LoginForm"}
+ACCOUNT_FORMS = {
+    "login": "doorward.accounts.forms.LoginForm",
+    "change_password": "doorward.accounts.forms.ChangePasswordForm",
+}
 ACCOUNT_SIGNUP_FORM_CLASS = "doorward.accounts.signup_form.SignupExtras"
 ACCOUNT_EMAIL_VERIFICATION_SUPPORTS_RESEND = True
 ACCOUNT_EMAIL_NOTIFICATIONS = True
@@ -268,7 +271,7 @@ ACCOUNT_LOGIN_BY_CODE_SUPPORTS_RESEND = True
 ACCOUNT_LOGIN_BY_CODE_TRUST_ENABLED = True
 USERSESSIONS_TRACK_ACTIVITY = False
 # The second step: accounts/two_factor.py, accounts/factors/.
-MFA_ADAPTER = "doorward.accounts.factors.allauth_ways.MfaAdapter"
+MFA_ADAPTER = "doorward.accounts.allauth_ways.MfaAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_TRUST_ENABLED = True

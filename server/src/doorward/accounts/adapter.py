@@ -6,9 +6,7 @@ for apps (headless) alike.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -35,12 +33,11 @@ from django.utils.translation import gettext_lazy as _
 
 from doorward.accounts import browsers, letters, lockout, passwords, signup, unlock
 from doorward.accounts.models import User, canonical_email
+from doorward.accounts.origin import Origin as Origin
+from doorward.accounts.origin import origin_of as origin_of
 from doorward.accounts.second_step_stages import SecondStepAnswers
 from doorward.audit import trail
 from doorward.notices import letter as post_office
-
-NOWHERE = "0.0.0.0"  # noqa: S104 - not an address to listen on: "no address is known"
-
 
 # Mails that somebody who isn't signed in can cause, and by what: counted, and silently dropped when
 # there are too many.
@@ -56,7 +53,12 @@ STRANGERS_MAILS: Final = {
 BROWSER_HEADER: Final = "X-Known-Browser"
 # Where a code is typed by somebody who isn't signed in yet.
 CODE_VIEWS: Final = frozenset(
-    {"account_email_verification_sent", "headless:app:account:verify_email"}
+    {
+        "account_email_verification_sent",
+        "headless:app:account:verify_email",
+        "account_confirm_login_code",
+        "headless:app:account:confirm_login_code",
+    }
 )
 # allauth offers these though no phone number is ever asked for, and fails when they are called.
 UNUSED_VIEWS: Final = frozenset(
@@ -66,34 +68,6 @@ UNUSED_VIEWS: Final = frozenset(
         "headless:app:account:resend_phone_verification_code",
     }
 )
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a request came from, as far as we may believe it."""
-
-    ip: str
-    agent: str
-
-
-def origin_of(request: HttpRequest | None) -> Origin:
-    """Return the address and browser behind a request.
-
-    X-Forwarded-For counts only as far as our own proxies wrote it (DOORWARD_TRUSTED_PROXIES):
-    whatever stands before that, the sender made up.
-    """
-    if request is None:
-        return Origin(ip=NOWHERE, agent="")
-    ip = request.META.get("REMOTE_ADDR", "")
-    if settings.TRUSTED_PROXIES:
-        hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")]
-        if len(hops) >= settings.TRUSTED_PROXIES:
-            ip = hops[-settings.TRUSTED_PROXIES]
-    try:
-        ip = str(ipaddress.ip_address(ip))
-    except ValueError:
-        ip = NOWHERE
-    return Origin(ip=ip, agent=request.META.get("HTTP_USER_AGENT", "")[:300])
 
 
 class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[misc]  # allauth ships no types

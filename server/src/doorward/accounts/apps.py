@@ -11,9 +11,9 @@ class AccountsConfig(AppConfig):
 
     def ready(self) -> None:
         """Have second steps kept our way, and watch what allauth tells of."""
-        from doorward.accounts import activity, two_factor_events
-        from doorward.accounts.factors import allauth_ways
+        from doorward.accounts import activity, allauth_ways, forms, two_factor_events
 
         allauth_ways.install()
+        forms.install()
         activity.watch()
         two_factor_events.watch()

@@ -25,17 +25,8 @@ from doorward.accounts.models import SpentSignIn, User
 if TYPE_CHECKING:
     from django.http import HttpRequest  # noqa: TID251 - signatures are allauth's
 
-    from doorward.accounts.adapter import Origin
-
 BY_EMAIL: Final = "login_by_code"
 INSTEAD: Final = "instead"
-
-
-def origin_of(request: HttpRequest | None) -> Origin:
-    """Return the address and browser behind a request (adapter.py knows how)."""
-    from doorward.accounts import adapter
-
-    return adapter.origin_of(request)
 
 
 class StampStage(LoginStage):  # type: ignore[misc]  # allauth ships no types

@@ -10,7 +10,7 @@ from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.signals import user_logged_in
 
 from doorward.accounts import remembered, sessions, two_factor
-from doorward.accounts.second_step_stages import origin_of
+from doorward.accounts.origin import origin_of
 from doorward.accounts.two_factor import Way
 from doorward.audit import trail
 

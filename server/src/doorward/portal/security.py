@@ -9,6 +9,7 @@ from allauth.account.decorators import reauthentication_required
 from allauth.account.internal.flows.login_by_code import LoginCodeVerificationProcess
 from allauth.account.internal.stagekit import stash_login
 from allauth.account.stages import LoginStageController
+from allauth.account.views import ConfirmLoginCodeView
 from allauth.mfa.base.views import AuthenticateView
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
@@ -26,6 +27,7 @@ from doorward.accounts.two_factor import Way
 from doorward.accounts.two_factor_events import changed_elsewhere
 
 ASKED: Final[str] = SecondStepStage.key
+MOST_TRIES: Final = 5
 
 
 @require_safe
@@ -90,6 +92,17 @@ def forget_browsers(request: HttpRequest) -> HttpResponse:
 class SecondStep(AuthenticateView):  # type: ignore[misc]  # allauth ships no types
     """Asks for the second step: the way used last, and the others beside it."""
 
+    def form_invalid(self, form: Any) -> HttpResponse:
+        """Ask again; after five wrong answers begin anew, with the password."""
+        tries = self.stage.state["tries"] = self.stage.state.get("tries", 0) + 1
+        if tries >= MOST_TRIES:
+            messages.error(self.request, _("Too many wrong tries. Begin again."))
+            answer: HttpResponse = self.stage.abort()
+            return answer
+        stash_login(self.request, self.stage.login)
+        again: HttpResponse = super().form_invalid(form)
+        return again
+
     def get_context_data(self, **more: Any) -> dict[str, Any]:
         """Add the ways there are."""
         standing = two_factor.standing(self.stage.login.user)
@@ -103,6 +116,20 @@ class SecondStep(AuthenticateView):  # type: ignore[misc]  # allauth ships no ty
 
 
 second_step = SecondStep.as_view()
+
+
+class MailedCode(ConfirmLoginCodeView):  # type: ignore[misc]  # allauth ships no types
+    """Takes the code that was mailed; who chose it among others can go back to them."""
+
+    def get_context_data(self, **more: Any) -> dict[str, Any]:
+        """Add whether there are other ways."""
+        return {
+            **super().get_context_data(**more),
+            "another_way": bool(self.stage.state.get(INSTEAD)),
+        }
+
+
+mailed_code = MailedCode.as_view()
 
 
 @never_cache

@@ -53,6 +53,7 @@ urlpatterns = [
     ),
     path("account/security/by-mail/", security.mail_me_a_code, name="second_step_by_mail"),
     path("account/security/another-way/", security.another_way, name="second_step_another_way"),
+    path("login/code/confirm/", security.mailed_code, name="account_confirm_login_code"),
     path("account/security/authenticate/", security.second_step, name="mfa_authenticate"),
     # Where allauth leads after a change of a passkey.
     path("account/security/webauthn/", security.overview, name="mfa_list_webauthn"),

@@ -10,18 +10,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import segno
+from allauth.account.adapter import get_adapter as account_adapter
 from allauth.account.utils import user_display, user_pk_to_url_str
+from allauth.core import context
 from allauth.mfa.adapter import DefaultMFAAdapter
 from django.conf import settings
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from doorward.accounts import remembered, sessions
+from doorward.accounts import lockout, remembered, sessions
 from doorward.accounts.factors import sealed_text
 from doorward.accounts.models import User
-from doorward.accounts.second_step_stages import origin_of
+from doorward.accounts.origin import origin_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from django.http import HttpRequest, HttpResponse  # noqa: TID251 - signatures are allauth's
 
 
@@ -78,6 +82,24 @@ class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc]  # allauth ships no t
         }
 
 
+def count_try(user: User, error_key: str | None = None) -> Callable[[], None]:
+    """Count a second step's try before it is compared; returns what to call when it was right.
+
+    Raises ValidationError when there were too many.
+    """
+    network = lockout.network_of(origin_of(context.request).ip)
+    own = (lockout.CODE, f"second step {user.pk}")
+    wait = lockout.full(
+        own,
+        (lockout.CODE_HOUR, f"second step {user.pk}"),
+        (lockout.CODE_DAY, f"second step {user.pk}"),
+        (lockout.CODE_NETWORK, f"second step {network}"),
+    )
+    if wait is not None:
+        raise account_adapter().validation_error(error_key or "too_many_login_attempts")
+    return lambda: lockout.reset(own)
+
+
 def is_trusted_browser(request: HttpRequest, user: User) -> bool:
     """Tell whether the person asked not to be asked again in this browser."""
     return remembered.is_remembered(user, request.COOKIES.get(remembered.COOKIE))
@@ -111,12 +133,15 @@ def _wrap(authenticator: Any) -> Any:
 
 def install() -> None:
     """Put our factors, remembered browsers and list of sessions where allauth has its own."""
+    from allauth.mfa.base import forms as base_forms
     from allauth.mfa.internal.flows import trust
     from allauth.mfa.models import Authenticator
     from allauth.mfa.recovery_codes.internal import auth as recovery_auth
     from allauth.mfa.recovery_codes.internal import flows as recovery_flows
+    from allauth.mfa.totp import forms as totp_forms
     from allauth.mfa.totp.internal import auth as totp_auth
     from allauth.mfa.totp.internal import flows as totp_flows
+    from allauth.mfa.webauthn import forms as webauthn_forms
     from allauth.usersessions.models import UserSessionManager
 
     from doorward.accounts.factors import recovery_codes, totp
@@ -129,6 +154,9 @@ def install() -> None:
         (totp_auth, "get_totp_secret", totp.pending_seed),
         (recovery_auth, "RecoveryCodes", recovery_codes.RecoveryCodes),
         (recovery_flows, "RecoveryCodes", recovery_codes.RecoveryCodes),
+        (base_forms, "check_rate_limit", count_try),
+        (totp_forms, "check_rate_limit", count_try),
+        (webauthn_forms, "check_rate_limit", count_try),
         (trust, "is_trusted_browser", is_trusted_browser),
         (trust, "trust_browser", trust_browser),
         (UserSessionManager, "purge_and_list", sessions.purge_and_list),

@@ -1,0 +1,42 @@
+"""Where a request came from, as far as we may believe it."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest  # noqa: TID251 - read here, never answered
+
+NOWHERE = "0.0.0.0"  # noqa: S104 - not an address to listen on: "no address is known"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a request came from, as far as we may believe it."""
+
+    ip: str
+    agent: str
+
+
+def origin_of(request: HttpRequest | None) -> Origin:
+    """Return the address and browser behind a request.
+
+    X-Forwarded-For counts only as far as our own proxies wrote it (DOORWARD_TRUSTED_PROXIES):
+    whatever stands before that, the sender made up.
+    """
+    if request is None:
+        return Origin(ip=NOWHERE, agent="")
+    ip = request.META.get("REMOTE_ADDR", "")
+    if settings.TRUSTED_PROXIES:
+        hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")]
+        if len(hops) >= settings.TRUSTED_PROXIES:
+            ip = hops[-settings.TRUSTED_PROXIES]
+    try:
+        ip = str(ipaddress.ip_address(ip))
+    except ValueError:
+        ip = NOWHERE
+    return Origin(ip=ip, agent=request.META.get("HTTP_USER_AGENT", "")[:300])
