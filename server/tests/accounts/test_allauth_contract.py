@@ -84,7 +84,7 @@ def test_codes_are_typed_at_the_addresses_we_count_at() -> None:
         resolve(path).view_name
         for path in ("/confirm-email/", "/_allauth/app/v1/auth/email/verify")
     }
-    assert found == CODE_VIEWS
+    assert found <= CODE_VIEWS
 
 
 def test_what_we_count_allauth_does_not_count_again() -> None:

@@ -593,6 +593,29 @@ def test_v6_3_1_five_wrong_passwords_at_reauthentication_end_the_session(
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("path", ["web", "json"])
+def test_v6_2_3_changing_the_password_needs_the_current_one_and_wrong_ones_are_counted(
+    path: str, alice: User, alices_account: Account, checked: Counted
+) -> None:
+    tab, app = Client(HTTP_HOST="localhost"), App()
+    if path == "web":
+        sign_in(alice.email, PASSWORD, tab=tab)
+    else:
+        app.call("POST", "auth/login", email=alice.email, password=PASSWORD)
+    before = checked.times
+    for number in range(8):
+        current = PASSWORD if number == 7 else "wrong"
+        if path == "web":
+            fields = {"oldpassword": current, "password1": NEW, "password2": NEW}
+            tab.post("/password/change/", fields)
+        else:
+            app.call("POST", "account/password/change", current_password=current, new_password=NEW)
+    alice.refresh_from_db()
+    assert alice.check_password(PASSWORD)
+    assert checked.times - before <= 5
+
+
+@pytest.mark.django_db
 def test_twenty_sign_ups_an_hour_from_one_network(clock: Clock) -> None:
     def sign_up(number: int) -> int:
         return (

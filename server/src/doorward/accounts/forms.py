@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import allauth.account.forms as allauth_forms
+import allauth.headless.account.inputs as allauth_inputs
+from allauth.account.adapter import get_adapter
+from allauth.headless.account.views import ChangePasswordView
 from django import forms
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
@@ -57,3 +60,30 @@ class LoginForm(allauth_forms.LoginForm):  # type: ignore[misc]  # allauth ships
             # An address that can't be one has no account: answered like any other wrong pair.
             return "nobody@invalid"
         return address
+
+
+class ChangePasswordForm(allauth_forms.ChangePasswordForm):  # type: ignore[misc]  # no types
+    """Changing a password: the current one is asked for, and wrong ones are counted."""
+
+    def clean_oldpassword(self) -> str:
+        """Return the current password, if it is that."""
+        password: str = self.cleaned_data["oldpassword"]
+        if not get_adapter().reauthenticate(self.user, password):
+            raise get_adapter().validation_error("enter_current_password")
+        return password
+
+
+class ChangePasswordInput(allauth_inputs.ChangePasswordInput):  # type: ignore[misc]  # no types
+    """The same for apps."""
+
+    def clean_current_password(self) -> str:
+        """Return the current password, if it is that or there is none yet."""
+        password: str = self.cleaned_data["current_password"]
+        if password and not get_adapter().reauthenticate(self.user, password):
+            raise get_adapter().validation_error("enter_current_password")
+        return password
+
+
+def install() -> None:
+    """Have apps' requests checked by our form; allauth has a setting only for pages' forms."""
+    ChangePasswordView.input_class = ChangePasswordInput
