@@ -258,7 +258,7 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 class Line:
     """A row of the table: what was measured, against what, and whether it is enough.
 
-    A goal that is not binding is one that later releases must hold; missing it is shown, no failure.
+    A goal that is not binding is one for later releases: missing it is shown, but no failure.
     """
 
     what: str

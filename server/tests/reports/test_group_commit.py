@@ -53,7 +53,7 @@ def test_reports_that_arrive_together_share_a_transaction(
 ) -> None:
     devices = [device_of(alices_account, str(number)).id for number in range(250)]
 
-    async def act(taking: Intake) -> list[Any]:
+    async def act(taking: Intake) -> Any:
         return await asyncio.gather(*(taking.store(device, [finding()]) for device in devices))
 
     answers = with_intake(act)
@@ -91,7 +91,7 @@ def test_one_removed_device_does_not_keep_the_others_out(
     gone = device_of(alices_account, "gone")
     Device.objects.filter(id=gone.id).update(revoked_at=gone.enrolled_at)
 
-    async def act(taking: Intake) -> list[Any]:
+    async def act(taking: Intake) -> Any:
         return await asyncio.gather(
             taking.store(laptop.id, [finding()]),
             taking.store(gone.id, [finding()]),
@@ -116,7 +116,7 @@ def test_d26_a_report_that_breaks_the_storing_does_not_take_the_batch_with_it(
 
     monkeypatch.setattr(rows, "builder", breaking)
 
-    async def act(taking: Intake) -> list[Any]:
+    async def act(taking: Intake) -> Any:
         return await asyncio.gather(*(taking.store(device, [finding()]) for device in devices))
 
     answers = with_intake(act)
@@ -144,7 +144,7 @@ def test_a_database_that_is_away_acknowledges_nothing_and_is_used_again_when_bac
 def test_more_than_fits_is_refused_at_once(laptop: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "MAX_WAITING_REPORTS", 3)
 
-    async def act(taking: Intake) -> list[Any]:
+    async def act(taking: Intake) -> Any:
         return await asyncio.gather(
             *(taking.store(laptop.id, [finding()]) for _ in range(5)), return_exceptions=True
         )
@@ -160,7 +160,7 @@ def test_more_than_fits_is_refused_at_once(laptop: Device, monkeypatch: pytest.M
 def test_more_bytes_than_fit_are_refused_at_once(laptop: Device) -> None:
     half = intake.MAX_WAITING_BYTES // 2 + 1
 
-    async def act(taking: Intake) -> list[Any]:
+    async def act(taking: Intake) -> Any:
         return await asyncio.gather(
             taking.store(laptop.id, [finding()], size=half),
             taking.store(laptop.id, [finding()], size=half),
