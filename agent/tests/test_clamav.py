@@ -242,7 +242,8 @@ def test_a_clamd_that_fails_is_told_and_our_engine_still_sees_the_file(
     clamd.reply = "fd[10]: out of memory ERROR"
     run = scan.run([home], with_clamd)
     assert list(run) == []
-    assert run.summary.limited == {"clamav: clamd says: fd[10]: out of memory ERROR": 1}
+    assert run.summary.limited == {"clamav-failed": 1}
+    assert run.summary.notes[0].detail == "clamd says: fd[10]: out of memory ERROR"
     again = scan.run([home], with_clamd)
     list(again)
     assert again.summary.cached == 0

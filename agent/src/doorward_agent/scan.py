@@ -16,6 +16,7 @@ Nothing heavy is imported until a file must really be read: a rescan of unchange
 more than the walk.
 """
 
+import errno
 import os
 import stat
 import time
@@ -40,6 +41,8 @@ looked at again."""
 
 NOTES_KEPT = 200
 """How many paths are kept for each kind of note; the counts are always whole."""
+
+LONGEST_DETAIL = 200
 
 _SEVERITIES = ("informational", "low", "medium", "high", "critical")
 _OPEN_FLAGS = (
@@ -92,6 +95,9 @@ class Note:
 
     path: str
     reason: str
+    """The word it is counted under."""
+    detail: str = ""
+    """What else is known, as safe text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +163,10 @@ class _Counts:
     errors: Counter[str] = field(default_factory=Counter)
     notes: list[Note] = field(default_factory=list)
 
-    def note(self, among: Counter[str], reason: str, path: bytes) -> None:
+    def note(self, among: Counter[str], reason: str, path: bytes, detail: str = "") -> None:
         among[reason] += 1
         if among[reason] <= NOTES_KEPT:
-            self.notes.append(Note(readable(path), reason))
+            self.notes.append(Note(readable(path), reason, readable(detail)[:LONGEST_DETAIL]))
 
 
 def run(
@@ -455,12 +461,16 @@ class Run:
             os.close(job.descriptor)
         answer = done.answer
         if answer is None:
-            counts.note(counts.errors, done.error, job.path)
+            failed = done.failed
+            reason, detail = (
+                ("engine-failed", "") if failed is None else (failed.reason, failed.detail)
+            )
+            counts.note(counts.errors, reason, job.path, detail)
             return None
         counts.scanned += 1
         counts.bytes_read += answer.size
-        for reason in answer.limits:
-            counts.note(counts.limited, reason, job.path)
+        for limit in answer.limits:
+            counts.note(counts.limited, limit.reason, job.path, limit.detail)
         if answer.hits:
             return self._detected(done, answer.hits, answer.sha256)
         settle = self._config.verdict_settle_ns
@@ -549,4 +559,4 @@ def _why(error: OSError) -> str:
         return "gone"
     if isinstance(error, PermissionError):
         return "no-permission"
-    return (error.strerror or "unreadable").lower()
+    return errno.errorcode.get(error.errno or 0, "unreadable").lower()

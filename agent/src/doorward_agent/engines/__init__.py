@@ -12,9 +12,21 @@ from typing import Protocol
 class EngineFailed(Exception):
     """The engine gave no verdict; the message says why. The content is not clean."""
 
+    how = "failed"
+
 
 class EngineTimeout(EngineFailed):
     """The engine needed longer than it may."""
+
+    how = "timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Why something was not seen: a word of ours to count by, and what else is known."""
+
+    reason: str
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, Protocol
 
-from doorward_agent.engines import Hit
+from doorward_agent.engines import Hit, Limit
 
 LARGEST_FRAME = 16 * 1024 * 1024
 _BATCH = 256 * 1024
@@ -31,7 +31,7 @@ class Answer:
     size: int
     hits: tuple[tuple[str, Hit], ...]
     """(member, hit); the member is "" for the file itself."""
-    limits: tuple[str, ...]
+    limits: tuple[Limit, ...]
     """Why the file was not seen whole; empty means every byte was looked at."""
     changed: bool
     """The file changed while it was read."""
@@ -44,7 +44,7 @@ class Answer:
             "h": self.sha256,
             "n": self.size,
             "hits": [[member, asdict(hit)] for member, hit in self.hits],
-            "limits": list(self.limits),
+            "limits": [[limit.reason, limit.detail] for limit in self.limits],
             "changed": self.changed,
         }
 
@@ -56,7 +56,9 @@ class Answer:
                 sha256=str(values["h"]),
                 size=int(values["n"]),
                 hits=tuple((str(member), Hit(**hit)) for member, hit in values.get("hits", ())),
-                limits=tuple(str(limit) for limit in values.get("limits", ())),
+                limits=tuple(
+                    Limit(str(reason), str(detail)) for reason, detail in values.get("limits", ())
+                ),
                 changed=bool(values.get("changed", False)),
             )
         except (KeyError, TypeError, ValueError) as error:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from doorward_agent.config import AgentConfig
+from doorward_agent.engines import Limit
 from doorward_agent.engines.channel import (
     Answer,
     Channel,
@@ -77,7 +78,7 @@ class Done:
 
     job: Job
     answer: Answer | None
-    error: str
+    failed: Limit | None
 
 
 class _Worker:
@@ -262,14 +263,16 @@ class Pool:
         _, job = worker.asked.popleft()
         if worker.asked:
             worker.asked[0][1].begun = time.monotonic()
-        error = str(message.get("error", ""))
         answer: Answer | None = None
-        if not error:
+        failed: Limit | None = None
+        if "error" in message:
+            failed = Limit(str(message["error"]), str(message.get("detail", "")))
+        else:
             try:
                 answer = Answer.decoded(message)
             except ChannelBroken as broken:
-                error = f"engine: {broken}"
-        done.append(Done(job, answer, error))
+                failed = Limit("engine-failed", str(broken))
+        done.append(Done(job, answer, failed))
 
     def _died(self, worker: _Worker, how: str, done: list[Done]) -> None:
         """Replace a worker; blame the file it was at, give the others to the next."""
@@ -289,7 +292,7 @@ class Pool:
             first = left[0]
             first.crashes += 1
             if how == "timeout" or first.crashes >= _CRASHES_PER_FILE:
-                done.append(Done(first, None, f"engine: {how}"))
+                done.append(Done(first, None, Limit(f"engine-{how}")))
                 left = left[1:]
         self._waiting.extendleft(reversed(left))
         self._hand_out()

@@ -22,7 +22,7 @@ import psutil
 from doorward_agent import archives, definitions
 from doorward_agent.config import AgentConfig
 from doorward_agent.definitions.hashes import HashList
-from doorward_agent.engines import Engine, EngineFailed, Hit, clamav, yara
+from doorward_agent.engines import Engine, EngineFailed, Hit, Limit, clamav, yara
 from doorward_agent.engines.channel import Answer, Channel, worker_end
 
 UNPRIVILEGED = 65534
@@ -52,7 +52,7 @@ class Examiner:
         """Return everything found in an open file, and every reason why it was not seen whole."""
         before = os.fstat(descriptor)
         hits: list[tuple[str, Hit]] = []
-        limits: list[str] = []
+        limits: list[Limit] = []
         digest = sha256()
         size = before.st_size
         whole: bytes | None = None
@@ -71,7 +71,7 @@ class Examiner:
             )
             hits.extend(("", hit) for hit in found)
         except EngineFailed as failed:
-            limits.append(f"engine: {failed}")
+            limits.append(Limit(f"engine-{failed.how}", str(failed)))
         known = self._hashes.find(digest.digest())
         if known is not None:
             hits.append(("", _known(known)))
@@ -83,7 +83,7 @@ class Examiner:
                 try:
                     hits.extend(("", hit) for hit in engine.scan_file(descriptor, size))
                 except EngineFailed as failed:
-                    limits.append(f"{engine.name}: {failed}")
+                    limits.append(Limit(f"{engine.name}-{failed.how}", str(failed)))
         after = os.fstat(descriptor)
         changed = (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (
             after.st_size,
@@ -105,7 +105,7 @@ class Examiner:
         whole: bytes | None,
         kind: str,
         hits: list[tuple[str, Hit]],
-        limits: list[str],
+        limits: list[Limit],
     ) -> None:
         budget = archives.Budget(self._config, packed=max(size, 1))
         with _opened(descriptor, whole) as content:
@@ -113,13 +113,13 @@ class Examiner:
                 try:
                     hits.extend((member.name, hit) for hit in self._ours.scan(member.content))
                 except EngineFailed as failed:
-                    budget.note(f"engine: {failed}")
+                    budget.note(f"engine-{failed.how}")
                 # Behind the rules: of two equally grave findings the first is told, and a rule says
                 # more.
                 known = self._hashes.find(sha256(member.content).digest())
                 if known is not None:
                     hits.append((member.name, _known(known)))
-        limits.extend(budget.reasons)
+        limits.extend(Limit(reason) for reason in budget.reasons)
 
 
 class _opened:  # noqa: N801 (read as a context, like contextlib's)
@@ -310,9 +310,10 @@ def _serve(channel: Channel, examiner: Examiner) -> int:
                 descriptor = os.open(message["path"], os.O_RDONLY | getattr(os, "O_BINARY", 0))
             answer = examiner.examine(descriptor)
         except OSError as error:
-            channel.send({"job": job, "error": f"unreadable: {error.strerror}"})
+            channel.send({"job": job, "error": "unreadable", "detail": str(error.strerror)})
         except BaseException as error:  # noqa: BLE001 (a Rust panic is no Exception)
-            channel.send({"job": job, "error": f"engine: {type(error).__name__}: {error}"[:500]})
+            detail = f"{type(error).__name__}: {error}"[:500]
+            channel.send({"job": job, "error": "engine-failed", "detail": detail})
             return EXIT_BROKEN
         else:
             channel.send({"job": job, **answer.encoded()})
