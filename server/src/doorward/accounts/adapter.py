@@ -158,13 +158,22 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
         lockout.reset(windows[0])
         return True
 
+    @transaction.atomic
+    def login(self, request: HttpRequest, user: User) -> None:
+        """Begin the session, in one commit: each costs a wait for the disk."""
+        super().login(request, user)
+
+    @transaction.atomic
     def post_login(self, request: HttpRequest, user: User, **how: Any) -> HttpResponse:
         """Make the browser known, now that the person went all the way in; tell of a new one."""
         origin, proof = origin_of(request), browser_proof(request)
-        known = browsers.find(proof, user.email) is not None
+        browser = browsers.find(proof, user.email)
+        known = browser is not None
         lockout.signed_in(user.email, by_known_browser=known)
-        request.known_browser = browsers.remember(  # type: ignore[attr-defined]  # for KnownBrowsers
-            user, proof, ip=origin.ip, agent=origin.agent
+        request.known_browser = (  # type: ignore[attr-defined]  # read by KnownBrowsers
+            browsers.seen(browser, proof, ip=origin.ip, agent=origin.agent)
+            if browser is not None
+            else browsers.remember(user, proof, ip=origin.ip, agent=origin.agent)
         )
         if not known and not how.get("signup"):
             trail.record(

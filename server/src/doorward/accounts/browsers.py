@@ -48,13 +48,10 @@ def find(cookie: str, login: str) -> KnownBrowser | None:
 
 def remember(user: User, cookie: str, *, ip: str, agent: str) -> str:
     """Make this browser known to the person's account and return the cookie it proves it by."""
-    now = timezone.now()
     known = find(cookie, user.email)
     if known is not None:
-        KnownBrowser.objects.filter(pk=known.pk, seen_at__lte=now - SEEN_EVERY).update(
-            seen_at=now, agent=agent, network=lockout.network_of(ip)
-        )
-        return cookie
+        return seen(known, cookie, ip=ip, agent=agent)
+    now = timezone.now()
     proof = secrets.token_urlsafe(SECRET_BYTES)
     KnownBrowser.objects.create(
         user=user,
@@ -65,6 +62,16 @@ def remember(user: User, cookie: str, *, ip: str, agent: str) -> str:
         seen_at=now,
     )
     return ".".join([proof, *_proofs(cookie)][:MOST_IN_A_COOKIE])
+
+
+def seen(known: KnownBrowser, cookie: str, *, ip: str, agent: str) -> str:
+    """Note that a known browser was used, at most every five minutes; returns its cookie."""
+    now = timezone.now()
+    if known.seen_at <= now - SEEN_EVERY:
+        KnownBrowser.objects.filter(pk=known.pk).update(
+            seen_at=now, agent=agent[:300], network=lockout.network_of(ip)
+        )
+    return cookie
 
 
 def of(user: User) -> list[KnownBrowser]:
