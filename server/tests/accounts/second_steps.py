@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
 import html
 import json
 import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from allauth.mfa.totp.internal import auth
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from server.tests.conftest import PASSWORD
@@ -23,14 +29,14 @@ def tab(agent: str = CHROME) -> Client:
     return Client(HTTP_HOST="localhost", HTTP_USER_AGENT=agent)
 
 
-def type_password(browser: Client, email: str, password: str = PASSWORD) -> Any:
-    return browser.post("/login/", {"login": email, "password": password})
+def type_password(browser: Client, address: str, password: str = PASSWORD) -> Any:
+    return browser.post("/login/", {"login": address, "password": password})
 
 
-def signed_in_tab(email: str, agent: str = CHROME) -> Client:
+def signed_in_tab(address: str, agent: str = CHROME) -> Client:
     """Return a browser in which this person signed in by the page, with no second step."""
     browser = tab(agent)
-    answer = type_password(browser, email)
+    answer = type_password(browser, address)
     assert answer.status_code == 302, answer.content.decode()
     assert is_signed_in(browser), answer.headers["Location"]
     return browser
@@ -73,10 +79,52 @@ def add_app(browser: Client) -> tuple[str, list[str]]:
 
 def mails_to(address: str) -> list[str]:
     """Return the subjects of what was written to this address, oldest first."""
-    return [
-        outbox.open_letter(mail).subject
-        for mail in Mail.objects.filter(to=address).order_by("created_at")
-    ]
+    mails = Mail.objects.filter(to=address).order_by("created_at", "pk")
+    return [mail.subject for mail in mails]
+
+
+def newest_code(address: str, settings: Any) -> str:
+    """Return the code in the newest mail to this address."""
+    outbox.send_due(timezone.now())
+    files = sorted((settings.DATA / "mail").glob("*.eml"), key=lambda file: file.stat().st_mtime_ns)
+    for file in reversed(files):
+        message = email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
+        body = message.get_body(("plain",))
+        found = body and re.search(r"^ {4}(\S+)\r?$", body.get_content(), re.MULTILINE)
+        if found and message["To"] == address:
+            return str(found[1])
+    raise AssertionError(f"no code was mailed to {address}")
+
+
+def choose_email(browser: Client) -> None:
+    """Turn the code by email on, telling again who it is."""
+    asked = browser.post("/account/security/email/", {"wanted": "on"})
+    answer = browser.post(asked["Location"], {"password": PASSWORD}, follow=True)
+    assert "Code by email" in answer.content.decode()
+
+
+def second_step(browser: Client, code: str, *, remember: bool = False) -> Any:
+    """Give this code where the second step is asked; and answer whether to remember."""
+    answer = browser.post("/account/security/authenticate/", {"code": code})
+    if answer.status_code == 302 and answer["Location"] == "/account/security/trust/":
+        wanted = "trust" if remember else "skip"
+        return browser.post("/account/security/trust/", {"action": wanted})
+    return answer
+
+
+def at_once(times: int, act: Callable[[int], bool]) -> int:
+    """Do this so many times in parallel; returns how often it answered yes."""
+    start = threading.Barrier(times)
+
+    def one(number: int) -> bool:
+        try:
+            start.wait(30)
+            return act(number)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(times) as pool:
+        return sum(pool.map(one, range(times)))
 
 
 class App:
