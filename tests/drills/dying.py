@@ -23,9 +23,9 @@ async def _live_until_the_first_commit(self: asgi.App, *words: Any) -> None:
         store_all(*words)
         os.killpg(os.getpgid(0), signal.SIGKILL)
 
-    intake._store_all = store_and_die
+    intake._store_all = store_and_die  # type: ignore[assignment]  # the fault
     await _live(self, *words)
 
 
-asgi.App._live = _live_until_the_first_commit  # type: ignore[method-assign]  # the fault
+asgi.App._live = _live_until_the_first_commit  # type: ignore[method-assign, assignment]  # the fault
 app = asgi.app
