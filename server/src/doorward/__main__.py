@@ -163,6 +163,9 @@ def _own_commands() -> dict[str, str]:
 
 def _prepare_keys() -> None:
     data = Path(os.environ.get("DOORWARD_DATA", "").strip() or "data").absolute()
+    # The database holds sessions and addresses: no other user of this machine may read what this
+    # process and its children write.
+    os.umask(0o077)
     try:
         keys.prepare(data)
     except OSError as error:

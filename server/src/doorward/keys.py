@@ -17,7 +17,9 @@ def prepare(data: Path) -> None:
     Raises OSError when the folder can't be written.
     """
     folder = data / "keys"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # By hand: `parents=True` gives the folders above the default mode, not this one.
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(exist_ok=True, mode=0o700)
     for name in NAMES:
         path = folder / name
         if path.exists():
