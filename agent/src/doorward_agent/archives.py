@@ -210,18 +210,18 @@ _FINAL = frozenset(
 def _bounded(source: Callable[[int], bytes], budget: Budget) -> bytes:
     """Read a member to its end, or to the size a member may have (noted)."""
     limit = budget.config.archive_member_bytes
-    pieces: list[bytes] = []
-    size = 0
+    # Not a list of pieces: joining them would hold everything twice for a moment.
+    held = io.BytesIO()
     while True:
         piece = source(_PIECE)
         if not piece:
-            return b"".join(pieces)
+            return held.getvalue()
         budget.spend(len(piece))
-        size += len(piece)
-        pieces.append(piece)
-        if size > limit:
+        if held.tell() + len(piece) > limit:
+            held.write(piece[: limit - held.tell()])
             budget.note("archive-member-size")
-            return b"".join(pieces)[:limit]
+            return held.getvalue()
+        held.write(piece)
 
 
 def _zip(content: Content, budget: Budget) -> Iterator[Member]:
@@ -296,8 +296,7 @@ def _stream(
     budget.enter_member()
     decompressor = fresh()
     limit = budget.config.archive_member_bytes
-    pieces: list[bytes] = []
-    size = 0
+    held = io.BytesIO()
     rest = b""
     while True:
         if decompressor.ended:
@@ -314,16 +313,16 @@ def _stream(
         rest = b""
         piece = decompressor.unpack(fed)
         budget.spend(len(piece))
-        size += len(piece)
-        pieces.append(piece)
-        if size > limit:
-            # What fitted is still worth looking at.
+        if held.tell() + len(piece) > limit:
+            # What fits is still worth looking at.
+            held.write(piece[: limit - held.tell()])
             budget.note("archive-member-size")
             break
+        held.write(piece)
         if starved and not piece and not decompressor.ended:
             budget.note("archive-damaged")
             break
-    yield Member(name, b"".join(pieces)[:limit])
+    yield Member(name, held.getvalue())
 
 
 class _Decompressor(Protocol):

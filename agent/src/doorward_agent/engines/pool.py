@@ -34,6 +34,9 @@ _FAILED_STARTS = 3
 PASSED_ON = ("PATH", "PYTHONPATH", "PYTHONHOME", "LANG", "LC_ALL", "SYSTEMROOT", "TEMP", "TMP")
 """What of the environment a worker gets: enough to start the same Python, no secrets."""
 
+MEMORY_GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_ARENA_MAX": "2"}
+"""mallopt(3): large content is given back to the system as soon as it has been looked at."""
+
 LIMITS = (
     "max_file_bytes",
     "window_bytes",
@@ -93,6 +96,7 @@ class _Worker:
         self.born = time.monotonic()
         self._inbox = inbox
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        environment.update(MEMORY_GIVEN_BACK)
         command = [sys.executable, "-P", "-m", "doorward_agent.engines.worker", config.transport]
         self.channel: Channel
         if config.transport == "descriptors":
