@@ -22,7 +22,9 @@ class LinkTokens(PasswordResetTokenGenerator):
     """Django's reset tokens (one hour, ended by a change of password or address), and ours."""
 
     def check_token(self, user: User | None, token: str | None) -> bool:
-        """Tell whether the link is good for this person now."""
+        """Tell whether the link is good for this person now; for who is disabled none is."""
+        if user is not None and not user.is_active:
+            return False
         if user is None or not token or not token.startswith(PREFIX):
             return super().check_token(user, token)
         link = SetupLink.objects.filter(user_id=user.pk, expires_at__gt=timezone.now()).first()

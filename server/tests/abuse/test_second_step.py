@@ -1,0 +1,267 @@
+"""Attacks on the second step and on sessions (shared list of abuse cases)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+import time_machine
+from allauth.mfa.models import Authenticator
+from django.conf import settings as django_settings
+from django.core.cache import cache
+from django.test import Client
+from django.utils import timezone
+from server.tests.accounts.second_steps import (
+    App,
+    add_app,
+    at_once,
+    code_at,
+    is_signed_in,
+    second_step,
+    signed_in_tab,
+    tab,
+    type_password,
+)
+from server.tests.asvs.test_second_step import reset_link
+from server.tests.conftest import PASSWORD
+from server.tests.portal.test_every_page import OPEN, addresses
+
+from doorward.accounts import tokens
+from doorward.accounts.models import Account, RememberedBrowser, User
+from doorward.devices.models import Device
+
+NEW = "nine ships in the quiet morning"
+COOKIE = django_settings.SESSION_COOKIE_NAME
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def home(alice: User, alices_account: Account) -> Client:
+    """Alice's browser at home, in which she signed in."""
+    return signed_in_tab(alice.email)
+
+
+def test_a13_with_the_password_alone_no_page_and_no_api_opens(alice: User, home: Client) -> None:
+    add_app(home)
+    thief = tab()
+    type_password(thief, alice.email)
+    closed = [path for name, path in addresses().items() if name not in OPEN]
+    for path in closed:
+        answer = thief.get(path)
+        where = answer.headers.get("Location", "")
+        if answer.status_code == 200:
+            assert path == "/account/security/authenticate/", path
+        else:
+            assert answer.status_code in {302, 404, 405, 410}, path
+            assert not where or where.startswith(("/login/", "/account/security/auth")), path
+        assert "_auth_user_id" not in thief.session, path
+    assert thief.get("/api/v1/devices").status_code == 401
+    app = App()
+    app.call("POST", "auth/login", email=alice.email, password=PASSWORD)
+    for method, path in (
+        ("GET", "auth/session"),
+        ("GET", "account/authenticators"),
+        ("GET", "account/authenticators/recovery-codes"),
+        ("POST", "account/authenticators/totp"),
+        ("DELETE", "account/authenticators/totp"),
+        ("GET", "auth/sessions"),
+        ("POST", "account/password/change"),
+        ("GET", "account/email"),
+    ):
+        assert app.call(method, path).status_code == 401, path
+    headers = {"Authorization": f"Bearer {app.token}"}
+    assert tab().get("/api/v1/devices", headers=headers).status_code == 401
+
+
+def test_a13_the_second_step_cannot_be_left_out_by_asking_to_remember(
+    alice: User, home: Client
+) -> None:
+    add_app(home)
+    thief = tab()
+    type_password(thief, alice.email)
+    thief.post("/account/security/trust/", {"action": "trust"})
+    thief.post("/account/security/by-mail/")
+    thief.post("/account/security/another-way/")
+    thief.post("/login/code/confirm/", {"code": ""})
+    thief.cookies["dw_remembered"] = "x" * 43
+    type_password(thief, alice.email)
+    assert not is_signed_in(thief)
+    assert not RememberedBrowser.objects.exists()
+
+
+def test_a13_a_cookie_that_remembers_bob_does_not_remember_alice(
+    alice: User, home: Client, bob: User
+) -> None:
+    add_app(home)
+    bobs = signed_in_tab(bob.email)
+    _seed, codes = add_app(bobs)
+    browser = tab()
+    type_password(browser, bob.email)
+    second_step(browser, codes[0], remember=True)
+    assert is_signed_in(browser)
+    browser.post("/logout/")
+    type_password(browser, alice.email)
+    assert not is_signed_in(browser)
+
+
+@pytest.mark.parametrize("seconds", [0, 31])
+def test_a14_a_code_seen_over_the_shoulder_does_not_open_again(
+    alice: User, home: Client, seconds: int
+) -> None:
+    with time_machine.travel(timezone.now(), tick=False) as clock:
+        seed, _codes = add_app(home)
+        code = code_at(seed)
+        mine = tab()
+        type_password(mine, alice.email)
+        second_step(mine, code)
+        assert is_signed_in(mine)
+        clock.shift(timedelta(seconds=seconds))
+        cache.clear()
+        thief = tab()
+        type_password(thief, alice.email)
+        second_step(thief, code)
+        assert not is_signed_in(thief)
+        app = App()
+        app.call("POST", "auth/login", email=alice.email, password=PASSWORD)
+        app.call("POST", "auth/2fa/authenticate", code=code)
+        assert not app.is_signed_in()
+
+
+def test_a15_a_recovery_code_sent_by_sixteen_at_once_opens_once(alice: User, home: Client) -> None:
+    _seed, codes = add_app(home)
+    browsers = [tab(f"Browser/{number}") for number in range(16)]
+    for browser in browsers:
+        type_password(browser, alice.email)
+
+    def act(number: int) -> bool:
+        second_step(browsers[number], codes[0])
+        return is_signed_in(browsers[number])
+
+    assert at_once(16, act) == 1
+
+
+def test_a15_one_sign_in_sent_many_times_at_once_opens_one_session(
+    alice: User, home: Client
+) -> None:
+    _seed, codes = add_app(home)
+    browser = tab()
+    type_password(browser, alice.email)
+    cookie = browser.cookies[COOKIE].value
+
+    def act(number: int) -> bool:
+        mine = tab()
+        mine.cookies[COOKIE] = cookie
+        mine.raise_request_exception = False
+        second_step(mine, codes[number])
+        return is_signed_in(mine)
+
+    assert at_once(4, act) <= 1
+
+
+def test_a16_a_reset_of_the_password_leaves_the_second_step_in_place(
+    alice: User, home: Client
+) -> None:
+    add_app(home)
+    thief = tab()
+    thief.post("/password/reset/", {"email": alice.email})
+    page = thief.get(reset_link(), follow=True)
+    thief.post(page.request["PATH_INFO"], {"password1": NEW, "password2": NEW})
+    assert Authenticator.objects.filter(user=alice).count() == 2
+    type_password(thief, alice.email, NEW)
+    assert not is_signed_in(thief)
+    app = App()
+    app.call("POST", "auth/login", email=alice.email, password=NEW)
+    assert not app.is_signed_in()
+
+
+def test_a17_a_stolen_cookie_changes_no_way_to_sign_in(alice: User, home: Client) -> None:
+    with time_machine.travel(timezone.now(), tick=False) as clock:
+        add_app(home)
+        clock.shift(timedelta(minutes=16))
+        thief = tab("Thief/1.0")
+        thief.cookies[COOKIE] = home.cookies[COOKIE].value
+        assert is_signed_in(thief)
+        for path in (
+            "/account/security/totp/deactivate/",
+            "/account/security/webauthn/add/",
+            "/account/security/recovery-codes/",
+            "/account/security/recovery-codes/download/",
+            "/account/security/recovery-codes/generate/",
+            "/account/security/email/",
+            "/account/tokens/",
+        ):
+            answer = thief.post(path, {"wanted": "on", "credential": "{}"})
+            assert answer.status_code in {302, 405}, path
+            assert "/reauthenticate/" in answer.headers.get("Location", "/reauthenticate/"), path
+            # What was asked for is not done by guessing the password wrong.
+            if answer.status_code == 302:
+                thief.post(answer["Location"], {"password": "wrong"})
+                break
+        assert Authenticator.objects.filter(user=alice).count() == 2
+
+
+def test_a20_a_link_to_reset_works_once_newest_only_and_an_hour(alice: User) -> None:
+    with time_machine.travel(timezone.now(), tick=False) as clock:
+        browser = tab()
+        browser.post("/password/reset/", {"email": alice.email})
+        old = reset_link()
+        assert browser.get(old)["Referrer-Policy"] in {"same-origin", "no-referrer"}
+        clock.shift(timedelta(minutes=61))
+        assert "no longer works" in tab().get(old, follow=True).content.decode()
+        browser.post("/password/reset/", {"email": alice.email})
+        link = reset_link()
+        first, second = tab(), tab()
+        pages = [each.get(link, follow=True) for each in (first, second)]
+        for each, page in zip((first, second), pages, strict=True):
+            path = page.request["PATH_INFO"]
+            each.post(path, {"password1": NEW + each.session.session_key, "password2": NEW})
+            each.post(path, {"password1": NEW, "password2": NEW})
+        assert "no longer works" in tab().get(link, follow=True).content.decode()
+        alice.refresh_from_db()
+        assert alice.check_password(NEW)
+
+
+def test_a25_what_an_old_password_opened_is_shut_by_a_new_one(
+    alice: User, alices_account: Account, home: Client, laptop_of_alice: Device
+) -> None:
+    cafe = signed_in_tab(alice.email)
+    app = App()
+    app.call("POST", "auth/login", email=alice.email, password=PASSWORD)
+    _token, text = tokens.create(alice, name="script", scopes=["devices:read"], days=1)
+    home.post("/password/change/", {"oldpassword": PASSWORD, "password1": NEW, "password2": NEW})
+    assert not is_signed_in(cafe)
+    assert not app.is_signed_in()
+    headers = {"Authorization": f"Bearer {text}"}
+    assert tab().get("/api/v1/devices", headers=headers).status_code == 401
+    # A device keeps its own key: changing a password does not unprotect it.
+    laptop_of_alice.refresh_from_db()
+    assert laptop_of_alice.revoked_at is None
+
+
+def test_a26_who_is_disabled_has_nothing_left_that_opens(alice: User, home: Client) -> None:
+    seed, codes = add_app(home)
+    between = tab()
+    type_password(between, alice.email)
+    _token, text = tokens.create(alice, name="script", scopes=["devices:read"], days=1)
+    User.objects.filter(pk=alice.pk).update(is_active=False)
+    second_step(between, code_at(seed))
+    assert not is_signed_in(between)
+    assert not is_signed_in(home)
+    assert tokens.find(text) is None
+    assert codes
+
+
+@pytest.fixture
+def laptop_of_alice(alices_account: Account) -> Device:
+    """A device that has joined Alice's account."""
+    now = timezone.now()
+    return Device.objects.create(
+        account=alices_account,
+        name="laptop",
+        hostname="laptop",
+        public_key="x" * 43,
+        thumbprint="y" * 43,
+        enrolled_at=now,
+        changed_at=now,
+    )
