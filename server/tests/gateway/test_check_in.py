@@ -259,7 +259,7 @@ def test_a_changed_subscription_reaches_the_device(
         laptop = await joined(door, alices_code)
         await laptop.check_in()
         await door.jobs.run(suspend)
-        state = door.known.at_hand((await door.jobs.run(Device.objects.get)).pk.bytes)
+        state = await door.known.get((await door.jobs.run(Device.objects.get)).pk.bytes)
         assert state is not None
         state.entitlement_read_at -= 61
         await laptop.check_in()

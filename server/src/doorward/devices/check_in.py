@@ -26,6 +26,8 @@ class DeviceState(msgspec.Struct, kw_only=True, eq=False):
     presence_id: int
     epoch: int
     revoked: bool = False
+    outdated: bool = False
+    """Whether a token that proved this device must be checked anew."""
     cloned: bool = False
     boot_id: UUID | None = None
     former_boot_id: UUID | None = None

@@ -38,21 +38,20 @@ class Tokens:
 
     def __init__(self, known: Known) -> None:
         self._known = known
-        self._checked: dict[bytes, tuple[DeviceState, int]] = {}
+        self.checked: dict[bytes | None, tuple[DeviceState, int]] = {}
+        """What each token proved, and until when; it counts while the state is not outdated."""
 
     async def device(self, authorization: bytes | None) -> DeviceState:
         """The device that the request's Authorization header proves. Raises Refused."""
         if authorization is None:
             raise Refused("unauthorized")
-        checked = self._checked.get(authorization)
         now = time.time()
+        checked = self.checked.get(authorization)
         if checked is not None:
             state, expires_at = checked
-            if expires_at > now and self._known.at_hand(state.device_id.bytes) is state:
-                if state.revoked:
-                    raise Refused("revoked")
+            if expires_at > now and not state.outdated:
                 return state
-            del self._checked[authorization]
+            del self.checked[authorization]
         return await self._check(authorization, now)
 
     async def _check(self, authorization: bytes, now: float) -> DeviceState:
@@ -72,9 +71,9 @@ class Tokens:
             raise Refused("revoked")
         if state.epoch != epoch:
             raise Refused("unauthorized")
-        if len(self._checked) >= MOST_TOKENS:
-            self._checked.clear()
-        self._checked[authorization] = (state, expires_at)
+        if len(self.checked) >= MOST_TOKENS:
+            self.checked.clear()
+        self.checked[authorization] = (state, expires_at)
         return state
 
 
@@ -96,7 +95,11 @@ class CheckIns:
                 prefer = value
             elif name == b"content-encoding" and value not in {b"", b"identity"}:
                 raise Refused("unsupported-media-type", "A check-in is not compressed")
-        state = await self._tokens.device(authorization)
+        checked = self._tokens.checked.get(authorization)
+        if checked is not None and checked[1] > time.time() and not checked[0].outdated:
+            state = checked[0]  # The same as `device` does, without the cost of awaiting it.
+        else:
+            state = await self._tokens.device(authorization)
         body = await self._slow.read(receive, MAX_MESSAGE_BYTES, length)
         try:
             call = decode(_check_in, body)

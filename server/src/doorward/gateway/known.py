@@ -61,10 +61,6 @@ class Known:
 
     # ------------------------------------------------------------------------------- reading
 
-    def at_hand(self, device_id: bytes) -> DeviceState | None:
-        """The device's state if it is in memory."""
-        return self._states.get(device_id)
-
     async def get(self, device_id: bytes) -> DeviceState | None:
         """The device's state, from the database if need be; None when there is no such device."""
         state = self._states.get(device_id)
@@ -108,7 +104,9 @@ class Known:
 
     def forget(self, device_id: UUID) -> None:
         """Have the device read anew when it calls next, and wake whoever waits for it."""
-        self._states.pop(device_id.bytes, None)
+        state = self._states.pop(device_id.bytes, None)
+        if state is not None:
+            state.outdated = True
         self._wake(device_id.bytes)
 
     # ------------------------------------------------------------------------------- hearing
@@ -209,7 +207,7 @@ class Known:
         if state is None:
             return
         if change.revoked and not state.revoked:
-            state.revoked = True
+            state.revoked = state.outdated = True
             self._wake(key)
         elif change.epoch != state.epoch:
             self.forget(change.device_id)
@@ -263,7 +261,7 @@ class Known:
             if state.seen_at < oldest and not state.waits_for_saving and key not in self._waiting
         ]
         for key in silent:
-            del self._states[key]
+            self._states.pop(key).outdated = True
 
 
 def prepare_answer(state: DeviceState) -> None:

@@ -35,6 +35,9 @@ def gateway() -> None:
     from django.conf import settings
     from granian.constants import Interfaces
 
+    from doorward.gateway import wakeups
+
+    wakeups.install()
     _serve(
         "doorward.gateway.asgi:app",
         Interfaces.ASGI,
