@@ -84,8 +84,10 @@ class State:
         return TONES[self.standing]
 
     @property
-    def said(self) -> Promise:
-        """What stands before the age."""
+    def said(self) -> Promise | str:
+        """What stands before the age; nothing where there is none yet."""
+        if self.last_seen is None:
+            return ""
         return _("checked") if self.standing is Standing.PROTECTED else _("last seen")
 
     @property

@@ -168,7 +168,7 @@ def _house(standings: dict[Standing, int], needs: list[Need]) -> House:
         return House(
             "open",
             _("Let’s protect your first device"),
-            _("One command on the computer you want to look after. It takes two minutes."),
+            _("Two commands on the computer you want to look after. It takes two minutes."),
         )
     words = _words(total, safe, away, unknown)
     if needs:

@@ -138,7 +138,10 @@ def threat_meaning(threat: Detection) -> str:
     if kind in DELETED:
         return _("The file is gone from the device. Nothing is left to do.")
     if kind in PUT_BACK:
-        return _("Somebody took it out of quarantine. If that was not you, scan the device again.")
+        return _(
+            "Somebody took it out of quarantine; scans leave it there from now on."
+            " If that was not you, delete the file."
+        )
     if kind in LET_BE:
         return _("Somebody decided that this file may stay.")
     if kind in {Disposition.BLOCKED, Disposition.DROPPED, Disposition.CORRECTED}:
