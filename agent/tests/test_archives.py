@@ -183,6 +183,31 @@ def test_a_large_member_is_looked_at_as_far_as_it_may(home: Path, config: AgentC
     assert told.limited == {"archive-member-size": 1}
 
 
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_a_packed_tar_larger_than_a_member_is_seen_whole(
+    mode: str, home: Path, config: AgentConfig
+) -> None:
+    tight = dataclasses.replace(config, archive_member_bytes=1 << 20)
+    noise = {f"m{number}": os.urandom(700_000) for number in range(4)}
+    (home / "archive").write_bytes(tarred({**noise, "last.com": eicar()}, mode))
+
+    run = scan.run([home], tight)
+
+    assert [found.member.rpartition("!")[2] for found in run] == ["last.com"]
+    assert run.summary.complete
+
+
+def test_the_total_of_a_packed_tar_is_bounded_once(home: Path, config: AgentConfig) -> None:
+    members = {f"m{number}": os.urandom(1 << 20) for number in range(4)}
+    enough = dataclasses.replace(config, archive_total_bytes=9 << 19)
+    _, reasons = looked_into(tarred(members, "w:gz"), enough)
+    assert reasons == []
+    _, reasons = looked_into(
+        tarred(members, "w:gz"), dataclasses.replace(config, archive_total_bytes=3 << 20)
+    )
+    assert reasons == ["archive-total-size"]
+
+
 def test_time_is_bounded(config: AgentConfig) -> None:
     clock = iter(range(0, 10_000, 7))
     budget = archives.Budget(config, packed=10**9, clock=lambda: float(next(clock)))

@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import IO, Protocol, cast
 
 import zstandard
 
@@ -207,7 +207,7 @@ _FINAL = frozenset(
 """Reasons that end the look inside the whole file, not only inside one member."""
 
 
-def _bounded(source: Callable[[int], bytes], budget: Budget) -> bytes:
+def _bounded(source: Callable[[int], bytes], budget: Budget, *, spend: bool = True) -> bytes:
     """Read a member to its end, or to the size a member may have (noted)."""
     limit = budget.config.archive_member_bytes
     # Not a list of pieces: joining them would hold everything twice for a moment.
@@ -216,7 +216,8 @@ def _bounded(source: Callable[[int], bytes], budget: Budget) -> bytes:
         piece = source(_PIECE)
         if not piece:
             return held.getvalue()
-        budget.spend(len(piece))
+        if spend:
+            budget.spend(len(piece))
         if held.tell() + len(piece) > limit:
             held.write(piece[: limit - held.tell()])
             budget.note("archive-member-size")
@@ -267,62 +268,94 @@ def _refuse_absurd_directory(content: Content, size: int, budget: Budget) -> Non
 
 def _tar(content: Content, budget: Budget) -> Iterator[Member]:
     content.seek(0)
-    # errorlevel and filters matter only for extraction; nothing is extracted.
     with tarfile.open(fileobj=content, mode="r:") as archive:
-        while True:
-            budget.enter_member()
-            entry = archive.next()
-            if entry is None:
-                budget.members -= 1
-                return
-            # The library keeps every header it has read; we need none of them again.
-            archive.members = []  # type: ignore[attr-defined]  # missing in the stubs
-            if not entry.isreg():
-                continue
-            opened = archive.extractfile(entry)
-            if opened is None:
-                continue
-            held = _bounded(opened.read, budget)
-            if len(held) < min(entry.size, budget.config.archive_member_bytes):
-                budget.note("archive-damaged")
-            yield Member(entry.name, held)
+        yield from _entries(archive, budget, spend=True)
 
 
-def _stream(
-    content: Content, budget: Budget, *, fresh: Callable[[], "_Decompressor"], name: str
-) -> Iterator[Member]:
-    """Yield what one compressed stream holds, several streams one after another included."""
-    content.seek(0)
+def _entries(archive: tarfile.TarFile, budget: Budget, *, spend: bool) -> Iterator[Member]:
+    """Yield every ordinary file of a tar; links and devices are names, and open nothing."""
+    while True:
+        budget.enter_member()
+        entry = archive.next()
+        if entry is None:
+            budget.members -= 1
+            return
+        # The library keeps every header it has read; we need none of them again.
+        archive.members = []  # type: ignore[attr-defined]  # missing in the stubs
+        if not entry.isreg():
+            continue
+        opened = archive.extractfile(entry)
+        if opened is None:
+            continue
+        held = _bounded(opened.read, budget, spend=spend)
+        if len(held) < min(entry.size, budget.config.archive_member_bytes):
+            budget.note("archive-damaged")
+        yield Member(entry.name, held)
+
+
+def _unpacked(pieces: Iterator[bytes], budget: Budget, *, name: str) -> Iterator[Member]:
+    """Yield what a compressed stream holds: one member, or the members of the tar it is.
+
+    A tar is read as it comes out, so that each of its members, not all of it, must fit a member's
+    size.
+    """
     budget.enter_member()
+    start = b""
+    for piece in pieces:
+        start += piece
+        if len(start) >= 512:
+            break
+    source = _Pieces(start, pieces)
+    if kind_of(start[:512]) != "tar":
+        yield Member(name, _bounded(source.read, budget, spend=False))
+        return
+    with tarfile.open(fileobj=cast(IO[bytes], source), mode="r|") as archive:
+        for member in _entries(archive, budget, spend=False):
+            yield Member(f"{name}!{member.name}", member.content)
+
+
+class _Pieces:
+    """Reads forward through pieces; whoever makes them has counted them."""
+
+    def __init__(self, start: bytes, pieces: Iterator[bytes]) -> None:
+        self._held = start
+        self._pieces = pieces
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to `size` bytes, fewer only at the end."""
+        while len(self._held) < size:
+            piece = next(self._pieces, None)
+            if piece is None:
+                break
+            self._held += piece
+        wanted, self._held = self._held[:size], self._held[size:]
+        return wanted
+
+
+def _pieces(
+    content: Content, budget: Budget, fresh: Callable[[], "_Decompressor"]
+) -> Iterator[bytes]:
+    """Yield a compressed stream piece by piece, several streams one after another included."""
+    content.seek(0)
     decompressor = fresh()
-    limit = budget.config.archive_member_bytes
-    held = io.BytesIO()
     rest = b""
     while True:
         if decompressor.ended:
             rest = decompressor.unused or content.read(_PIECE)
-            # Another stream may follow; trash after the last is ignored, as the formats' own tools
-            # do.
+            # Another stream may follow; trash after the last is ignored, as by the formats' tools.
             if not decompressor.starts(rest):
-                break
+                return
             decompressor = fresh()
-        # Only when it asks: else what is packed would pile up inside while little by little comes
-        # out.
+        # Only when it asks: else what is packed piles up inside while little by little comes out.
         fed = rest or (content.read(_PIECE) if decompressor.wants_input else b"")
         starved = decompressor.wants_input and not fed
         rest = b""
         piece = decompressor.unpack(fed)
         budget.spend(len(piece))
-        if held.tell() + len(piece) > limit:
-            # What fits is still worth looking at.
-            held.write(piece[: limit - held.tell()])
-            budget.note("archive-member-size")
-            break
-        held.write(piece)
+        yield piece
         if starved and not piece and not decompressor.ended:
             budget.note("archive-damaged")
-            break
-    yield Member(name, held.getvalue())
+            return
 
 
 class _Decompressor(Protocol):
@@ -411,26 +444,30 @@ def _fresh_xz() -> _Decompressor:
 
 
 def _gzip(content: Content, budget: Budget) -> Iterator[Member]:
-    return _stream(content, budget, fresh=_Gzip, name="(gzip)")
+    return _unpacked(_pieces(content, budget, _Gzip), budget, name="(gzip)")
 
 
 def _bzip2(content: Content, budget: Budget) -> Iterator[Member]:
-    return _stream(content, budget, fresh=_fresh_bzip2, name="(bzip2)")
+    return _unpacked(_pieces(content, budget, _fresh_bzip2), budget, name="(bzip2)")
 
 
 def _xz(content: Content, budget: Budget) -> Iterator[Member]:
-    return _stream(content, budget, fresh=_fresh_xz, name="(xz)")
+    return _unpacked(_pieces(content, budget, _fresh_xz), budget, name="(xz)")
 
 
 def _zstandard(content: Content, budget: Budget) -> Iterator[Member]:
+    return _unpacked(_zstandard_pieces(content, budget), budget, name="(zstandard)")
+
+
+def _zstandard_pieces(content: Content, budget: Budget) -> Iterator[bytes]:
     content.seek(0)
-    budget.enter_member()
     # RFC 8878, 3.1.1.1.2: a decoder may refuse windows above what it cares to hold; 128 MiB is
     # `zstd --ultra`.
     opener = zstandard.ZstdDecompressor(max_window_size=128 * 1024 * 1024)
     with opener.stream_reader(content, read_across_frames=True, closefd=False) as opened:
-        held = _bounded(opened.read, budget)
-    yield Member("(zstandard)", held)
+        while piece := opened.read(_PIECE):
+            budget.spend(len(piece))
+            yield piece
 
 
 def _whole(content: Content, budget: Budget) -> bytes:
