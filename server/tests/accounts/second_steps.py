@@ -57,7 +57,7 @@ def prove_again(browser: Client, path: str) -> Any:
 def code_at(seed: str, ahead: int = 0) -> str:
     """Return what an authenticator app with this seed shows, now or some steps of 30 s later."""
     now = int(timezone.now().timestamp()) // 30
-    return auth.format_hotp_value(auth.hotp_value(seed, now + ahead))
+    return str(auth.format_hotp_value(auth.hotp_value(seed, now + ahead)))
 
 
 def add_app(browser: Client) -> tuple[str, list[str]]:

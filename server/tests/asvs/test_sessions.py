@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import time_machine
@@ -81,7 +82,7 @@ def test_v7_1_2_the_session_over_the_bound_ends_the_one_used_longest_ago(
 def test_v7_2_3_ids_are_long_and_never_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     # Whether an id is taken is asked of the database; 10,000 times is more than a test needs.
     monkeypatch.setattr(session_store.SessionStore, "exists", lambda _self, _key: False)
-    store = session_store.SessionStore()
+    store: Any = session_store.SessionStore()
     drawn = {store._get_new_session_key() for _ in range(10_000)}
     assert len(drawn) == 10_000
     # 32 signs of 36 there are: 165 bits. No eight at the beginning are shared.

@@ -43,6 +43,9 @@ class User(AbstractBaseUser):
     created_at = models.DateTimeField(auto_now_add=True)
     # Raised by every change of a way to sign in: sessions from before it are over at once.
     epoch = models.PositiveIntegerField(default=0)
+    # When the newest link to choose a password was made (seconds as in its text): older ones are
+    # no good.
+    newest_link = models.BigIntegerField(default=0)
 
     objects: ClassVar[UserManager] = UserManager()
     USERNAME_FIELD = "email"
