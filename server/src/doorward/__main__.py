@@ -132,7 +132,7 @@ def _run_management_command(name: str, rest: list[str]) -> int:
     from django.conf import settings
     from django.core.management import CommandError, get_commands, load_command_class
 
-    from doorward.starters import logs
+    from doorward.starters import logs, ready
 
     if name not in _own_commands():
         return _refuse(
@@ -143,12 +143,13 @@ def _run_management_command(name: str, rest: list[str]) -> int:
     logs.configure(settings.LOG_FORMAT)
     django.setup()
     command = load_command_class(get_commands()[name], name)
-    parser = command.create_parser("doorward", name.replace("_", "-"))
-    options = vars(parser.parse_args(rest))
+    # Then wrong use ends with the usage and 2, as anywhere.
+    setattr(command, "_called_from_command_line", True)  # noqa: B010 - Django's only switch for it
+    options = vars(command.create_parser("doorward", name.replace("_", "-")).parse_args(rest))
+    # The first operator is made before the first start.
+    ready.database()
     try:
-        from django.core.management import call_command
-
-        call_command(command, *options.pop("args", ()), **options)
+        command.execute(*options.pop("args", ()), **options)
     except CommandError as error:
         _refuse(str(error))
         return max(1, error.returncode)

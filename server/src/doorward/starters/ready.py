@@ -25,6 +25,12 @@ def everything() -> None:
         _publish_static_files()
 
 
+def database() -> None:
+    """Migrate the database; two starters at once take turns."""
+    with _one_at_a_time():
+        call_command("migrate", verbosity=0, interactive=False)
+
+
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
     if connection.vendor == "postgresql":
