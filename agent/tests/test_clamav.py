@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from doorward_agent import definitions, scan
+from doorward_agent import archives, definitions, scan
 from doorward_agent.config import AgentConfig
 from doorward_agent.definitions.build import eicar
 from doorward_agent.engines import EngineFailed, EngineTimeout, clamav, worker
@@ -276,11 +276,12 @@ def test_a_socket_left_by_a_stranger_in_an_open_folder_is_not_asked(
     [
         (b"MZ\x90", True), (b"\x7fELF", True), (b"#!/bin/sh", True), (b"%PDF-1.7", True),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", True), (b"7z\xbc\xaf\x27\x1c", True), (b"Rar!", True),
-        (b"From alice", True), (b"Delivered-To: bob", True),
+        (b"From: alice\nMIME-Version: 1.0\n", True), (b"Delivered-To: bob\n", True),
         (b"\x89PNG", False), (b"plain text", False), (b"", False), (b"import os", False),
+        (b"<html><body>", False),
     ],
 )  # fmt: skip
 def test_a_second_engine_is_for_programs_archives_documents_and_mail(
     head: bytes, asked: bool
 ) -> None:
-    assert worker.worth_asking_others(head, None) is asked
+    assert worker.worth_asking_others(head, archives.kind_of(head)) is asked

@@ -1,5 +1,6 @@
 """What hides in documents and mail comes out; what is built to hurt its reader does not."""
 
+import base64
 import email.message
 import struct
 import zlib
@@ -252,6 +253,50 @@ def test_an_attachment_in_a_box_of_mails_is_found(home: Path, config: AgentConfi
     assert (found.rule, found.member) == ("DW-TEST-0001", "offer.zip!x.com")
 
 
+def test_a_mail_without_a_way_behind_it_is_one_too(home: Path, config: AgentConfig) -> None:
+    _, _, rest = mail(eicar()).partition(b"\n")
+    assert rest.startswith(b"From: ")
+    (home / "draft").write_bytes(rest)
+    (found,) = scan.run([home], config)
+    assert found.member == "invoice.com"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"Package: x\nVersion: 1\n", b"# Content-Type: x\n", b"key: value\n", b"", b"From here"],
+)
+def test_text_with_colons_is_no_mail(text: bytes) -> None:
+    assert not documents.looks_like_mail(text)
+
+
+def test_an_object_in_a_rich_text_is_found(home: Path, config: AgentConfig) -> None:
+    inner = compound({"\x01Ole10Native": packaged(b"a.com", eicar())}).hex()
+    broken = "\r\n".join(inner[at : at + 128] for at in range(0, len(inner), 128))
+    (home / "offer.rtf").write_text("{\\rtf1 {\\object{\\*\\objdata 0105 " + broken + "}}}")
+    (found,) = scan.run([home], config)
+    assert found.rule == "DW-TEST-0001"
+    assert found.member.endswith("!Ole10Native")
+
+
+def test_a_file_smuggled_in_a_page_is_found(home: Path, config: AgentConfig) -> None:
+    coded = base64.b64encode(eicar()).decode()
+    page = f"<!DOCTYPE html><a download href='data:application/octet-stream;base64,{coded}'>x</a>"
+    (home / "page.html").write_text(page)
+    (found,) = scan.run([home], config)
+    assert found.rule == "DW-TEST-0001"
+    assert found.member.startswith("(data at")
+
+
+def test_an_object_in_slides_is_found(home: Path, config: AgentConfig) -> None:
+    inner = zlib.compress(compound({"\x01Ole10Native": packaged(b"a.com", eicar())}))
+    record = struct.pack("<HHII", 0x10, 0x1011, len(inner) + 4, 99) + inner
+    slides = bytes(5000) + record + bytes(100)
+    (home / "talk.ppt").write_bytes(compound({"PowerPoint Document": slides}))
+    (found,) = scan.run([home], config)
+    assert found.rule == "DW-TEST-0001"
+    assert found.member.endswith("!Ole10Native")
+
+
 def test_a_debian_package_is_opened(home: Path, config: AgentConfig) -> None:
     import io
     import tarfile
@@ -288,6 +333,8 @@ SAMPLES = {
     ),
     "pdf": pdf({"": b"x" * 3000, "/Type /EmbeddedFile": b"y" * 300}),
     "mail": mail(b"hello" * 100),
+    "rtf": b"{\\rtf1 {\\*\\objdata " + compound({"x": b"y" * 90}).hex().encode() + b"}}",
+    "html": b"<html><a href='data:application/zip;base64," + base64.b64encode(bytes(99)) + b"'>",
     "ar": b"!<arch>\n" + f"{'a':<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{3:<10}`\n".encode() + b"abc\n",
 }
 

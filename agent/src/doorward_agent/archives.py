@@ -127,6 +127,10 @@ def kind_of(head: bytes) -> str | None:
         return "pdf"
     if head[:8] == b"!<arch>\n":
         return "ar"
+    if head[:5] == b"{\\rtf":
+        return "rtf"
+    if documents.looks_like_html(head):
+        return "html"
     if documents.looks_like_mail(head):
         return "mail"
     if head[257:262] == b"ustar" or _looks_like_old_tar(head):
@@ -503,6 +507,14 @@ def _mail(content: Content, budget: Budget) -> Iterator[Member]:
     return _members_of(documents.mail(_whole(content, budget), budget.spend), budget)
 
 
+def _rtf(content: Content, budget: Budget) -> Iterator[Member]:
+    return _members_of(documents.rtf(_whole(content, budget), budget.spend), budget)
+
+
+def _html(content: Content, budget: Budget) -> Iterator[Member]:
+    return _members_of(documents.html(_whole(content, budget), budget.spend), budget)
+
+
 def _ar(content: Content, budget: Budget) -> Iterator[Member]:
     return _members_of(documents.ar(_whole(content, budget)), budget)
 
@@ -517,5 +529,7 @@ _UNPACKERS: dict[str, Callable[[Content, Budget], Iterator[Member]]] = {
     "compound": _compound,
     "pdf": _pdf,
     "mail": _mail,
+    "rtf": _rtf,
+    "html": _html,
     "ar": _ar,
 }

@@ -5,9 +5,11 @@ written: every number in them is checked against the size of what is there, ever
 going in circles, and what is damaged ends the reading early.
 
 Sources: [MS-CFB] for compound files, [MS-OVBA] 2.4.1 for compressed macros, ISO 32000-1 7.3.8 for
-streams in PDF, ar(5), RFC 5322 and 2045 for mail.
+streams in PDF, [MS-PPT] 2.10.34 for objects in slides, ar(5), RFC 5322 and 2045 for mail, RFC 2397
+for data in pages.
 """
 
+import base64
 import email.parser
 import email.policy
 import re
@@ -23,6 +25,7 @@ _LAST_SECTOR = 0xFFFFFFFA
 """[MS-CFB] 2.1: numbers from here on are no sectors."""
 _STREAM, _ROOT = 2, 5
 _MOST_ENTRIES = 20_000
+_LARGEST_OBJECT = 64 * 1024 * 1024
 
 
 MACROS, STREAMS = "(macros)", "(streams)"
@@ -50,6 +53,8 @@ def compound(data: bytes, spend: Spend) -> Iterator[tuple[str, bytes]]:
     for name, content in streams(data):
         spend(len(content))
         macros.extend(_macros_in(content, spend))
+        if name == "PowerPoint Document":
+            embedded.extend(_in_slides(content, spend))
         if name.endswith("Ole10Native"):
             embedded.append((name.strip("\x01"), _packaged(content)))
         elif name.startswith("__substg1.0_3701") or name in {"Package", "CONTENTS"}:
@@ -220,6 +225,47 @@ def _packaged(content: bytes) -> bytes:
     return content[at + 4 : at + 4 + length] or content
 
 
+def _in_slides(content: bytes, spend: Spend) -> Iterator[tuple[str, bytes]]:
+    # [MS-PPT] 2.10.34: an embedded object (record 0x1011), packed where its instance is 1.
+    at = content.find(b"\x10\0\x11\x10")
+    while at >= 0:
+        yield f"(object at {at})", _inflated(content, at + 12, _LARGEST_OBJECT, spend)
+        at = content.find(b"\x10\0\x11\x10", at + 12)
+
+
+# -- RTF and HTML ------------------------------------------------------------------------------
+
+_RTF_OBJECT = re.compile(rb"\\objdata\b([0-9a-fA-F\s]{32,})")
+_DATA_ADDRESS = re.compile(
+    rb"data:application/[\w.+-]{1,100};base64,([A-Za-z0-9+/=\s%]{40,})", re.IGNORECASE
+)
+
+
+def looks_like_html(head: bytes) -> bool:
+    """Tell whether a file begins as a page, or a piece of one, does."""
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
+    return start.startswith((b"<!doctype html", b"<html", b"<script", b"<a ", b"<body", b"<head"))
+
+
+def rtf(data: bytes, spend: Spend) -> Iterator[tuple[str, bytes]]:
+    """Yield every object embedded in a rich text document; of a compound file, that file itself."""
+    for match in _RTF_OBJECT.finditer(data):
+        digits = re.sub(rb"\s+", b"", match.group(1))
+        content = bytes.fromhex(digits[: len(digits) & ~1].decode("ascii"))
+        spend(len(content))
+        at = content.find(COMPOUND)
+        yield f"(object at {match.start()})", content if at < 0 else content[at:]
+
+
+def html(data: bytes, spend: Spend) -> Iterator[tuple[str, bytes]]:
+    """Yield every file that a page carries in itself to be saved by the reader."""
+    for match in _DATA_ADDRESS.finditer(data):
+        coded = re.sub(rb"[^A-Za-z0-9+/]", b"", match.group(1))
+        content = base64.b64decode(coded + b"=" * (-len(coded) % 4))
+        spend(len(content))
+        yield f"(data at {match.start()})", content
+
+
 # -- PDF
 # ---------------------------------------------------------------------------------------------
 
@@ -275,22 +321,18 @@ def _inflated(data: bytes, at: int, limit: int, spend: Spend) -> bytes:
 # -- mail
 # --------------------------------------------------------------------------------------------
 
-_MAIL_STARTS = (
-    b"return-path:",
-    b"received:",
-    b"delivered-to:",
-    b"mime-version:",
-    b"message-id:",
-    b"x-mozilla-status:",
-    b"from - ",
+_HEADERS = re.compile(rb"(from [^\n]{3,200}\d{4}\r?\n)?[a-z][a-z0-9-]{1,40}:[ \t]", re.IGNORECASE)
+_TELLING = re.compile(
+    rb"^(mime-version|content-type|return-path|received|delivered-to|message-id):",
+    re.IGNORECASE | re.MULTILINE,
 )
 _BETWEEN_MAILS = re.compile(rb"\n(?=From [^\n]{3,200}\d{4})")
 
 
 def looks_like_mail(head: bytes) -> bool:
     """Tell whether a file begins as a mail, or a box of mails, does."""
-    start = head[:64].lstrip().lower()
-    return start.startswith(_MAIL_STARTS) or re.match(rb"from \S+@\S+ ", start) is not None
+    start = head.lstrip()
+    return _HEADERS.match(start) is not None and _TELLING.search(start) is not None
 
 
 def mail(data: bytes, spend: Spend) -> Iterator[tuple[str, bytes]]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from doorward_agent.engines import Hit
     from doorward_agent.engines.pool import Done, Pool
 
-LOGIC = 3
+LOGIC = 4
 """Raised whenever the scanner itself sees more than before: what an older one found clean is then
 looked at again."""
 

@@ -152,9 +152,13 @@ class _opened:  # noqa: N801 (read as a context, like contextlib's)
 def worth_asking_others(head: bytes, kind: str | None) -> bool:
     """Tell whether a second engine is asked: programs, archives, documents and mail; not every text
     and picture."""
-    if kind is not None or head[:2] in {b"MZ", b"#!", b"L\0"} or head[:5] in {b"%PDF-", b"{\\rtf"}:
+    if kind not in {None, "html"} or head[:2] in {b"MZ", b"#!", b"L\0"}:
         return True
-    if head[:4] in {
+    return head[:4] in _PROGRAMS or head[:6] == b"7z\xbc\xaf\x27\x1c"
+
+
+_PROGRAMS = frozenset(
+    (
         b"\x7fELF",
         b"\xca\xfe\xba\xbe",
         b"\xcf\xfa\xed\xfe",
@@ -162,14 +166,9 @@ def worth_asking_others(head: bytes, kind: str | None) -> bool:
         b"Rar!",
         b"MSCF",
         b"ITSF",
-    }:
-        return True
-    if head[:8] == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" or head[:6] == b"7z\xbc\xaf\x27\x1c":
-        return True
-    start = head[:64].lower()
-    return start.startswith(
-        (b"from ", b"received:", b"return-path:", b"delivered-to:", b"mime-version:")
     )
+)
+"""ELF, Java, Mach-O of 64 and 32 bits; and RAR, CAB and CHM, which only others open."""
 
 
 def _known(label: str) -> Hit:
