@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -55,17 +56,21 @@ def main(argv: list[str]) -> int:
     except ground.NotPossible as reason:
         print(f"bench intake: {reason}", file=sys.stderr)
         return 2
-    lines = []
+    measured: list[tuple[ground.Line, str]] = []
     if options.database in (None, "sqlite"):
-        lines.append(measure("SQLite", "", options.wire, rounds, seconds, core, load_core))
+        measured.append(measure("SQLite", "", options.wire, rounds, seconds, core, load_core))
     if options.database in (None, "postgresql"):
         os.sched_setaffinity(0, {core})  # so that the database is on the measured core, too
         with postgres.running(durable=True) as url:
-            lines.append(measure("PostgreSQL", url, options.wire, rounds, seconds, core, load_core))
+            measured.append(
+                measure("PostgreSQL", url, options.wire, rounds, seconds, core, load_core)
+            )
     status = ground.report(
-        lines,
+        [line for line, _ in measured],
         [
-            f"{EVENTS} detections a report ({len(body(0)) / 1000:.1f} KB), {CONNECTIONS} keep-alive"
+            *(note for _, note in measured),
+            f"{EVENTS} detections a report ({len(body(0)) / 1000:.1f} KB, sent {options.wire}),"
+            f" {CONNECTIONS} keep-alive"
             f" connections, {DEVICES:,} devices; gateway and database on one core, load on another;"
             f" median of {rounds} alternated rounds of {seconds:g} s",
         ],
@@ -75,16 +80,16 @@ def main(argv: list[str]) -> int:
 
 def measure(
     name: str, url: str, wire: str, rounds: int, seconds: float, core: int, load_core: int
-) -> ground.Line:
+) -> tuple[ground.Line, str]:
     """Alternate the gateway and the bare storage on this database."""
     with (
         ground.prepared(DEVICES, database_url=url) as prepared,
-        ground.gateway(prepared, core=core) as (port, _),
+        ground.gateway(prepared, core=core) as (port, process),
     ):
         (prepared.data / "tokens").write_text("\n".join(prepared.tokens))
         environment = {**os.environ, **prepared.environment}
 
-        def child(on: int, *words: str) -> float:
+        def child(on: int, *words: str) -> dict[str, float]:
             done = subprocess.run(
                 [ground.TASKSET, "-c", str(on), sys.executable, "-m", "bench.intake", *words],
                 env=environment,
@@ -92,23 +97,38 @@ def measure(
                 check=True,
                 stdout=subprocess.PIPE,
             )
-            told = json.loads(done.stdout)
-            return float(told["reports"] / told["seconds"])
+            told: dict[str, float] = json.loads(done.stdout)
+            return told
+
+        cpu_us: dict[str, list[float]] = {"gateway": [], "storage": []}
+
+        def through_http(duration: float = seconds) -> float:
+            used = ground.cpu_seconds(process)
+            told = child(load_core, "--load", str(port), str(duration), str(CONNECTIONS), wire)
+            cpu_us["gateway"].append((ground.cpu_seconds(process) - used) / told["reports"] * 1e6)
+            return told["reports"] / told["seconds"]
+
+        def alone() -> float:
+            told = child(core, "--store", str(seconds), str(CONNECTIONS))
+            cpu_us["storage"].append(told["cpu"] / told["reports"] * 1e6)
+            return told["reports"] / told["seconds"]
 
         # Not what is measured: the gateway meets its devices, the files grow to their first size.
-        child(load_core, "--load", str(port), "1", str(CONNECTIONS), wire)
-        ours, theirs = ground.alternate(
-            rounds,
-            lambda: child(load_core, "--load", str(port), str(seconds), str(CONNECTIONS), wire),
-            lambda: child(core, "--store", str(seconds), str(CONNECTIONS)),
-        )
-    return ground.Line(
+        through_http(1.0)
+        ours, theirs = ground.alternate(rounds, through_http, alone)
+    line = ground.Line(
         f"report intake, {name}",
-        f"{sorted(ours)[len(ours) // 2]:,.0f} reports/s",
-        f"storage alone {sorted(theirs)[len(theirs) // 2]:,.0f}/s",
+        f"{statistics.median(ours):,.0f} reports/s",
+        f"storage alone {statistics.median(theirs):,.0f}/s",
         ground.ratio(ours, theirs),
         GOALS[name],
     )
+    note = (
+        f"{name}: CPU a report {statistics.median(cpu_us['gateway'][1:]):,.0f} us in the gateway,"
+        f" {statistics.median(cpu_us['storage']):,.0f} us in the process that only stores"
+        + (" (the database server's own not counted)" if url else "")
+    )
+    return line, note
 
 
 # -------------------------------------------------------------------------------------- the reports
@@ -211,7 +231,7 @@ def load(port: int, seconds: float, connections: int, wire: str) -> int:
     seed = int(time.time()) % 1000 * 100_000
     # Made before the clock starts, so that the load is never what is waited for.
     requests = []
-    for number in range(int(seconds * 2_500) + connections):
+    for number in range(int(seconds * 1_500) + connections):
         content = body(seed + number)
         encoding = b""
         if wire == "zstd":
@@ -267,7 +287,7 @@ def store(seconds: float, batch: int) -> int:
     seed = int(time.time()) % 1000 * 100_000
     now = timezone.now()
     batches = []
-    for first in range(0, int(seconds * 4_000) + batch, batch):
+    for first in range(0, int(seconds * 2_500) + batch, batch):
         made: list[rows.Row] = []
         for number in range(first, first + batch):
             account, device = devices[number % len(devices)]
