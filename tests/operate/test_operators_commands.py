@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 
-def doorward(data: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def doorward(data: Path, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "doorward", *words, "--data", str(data)],
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
-        env={**os.environ, "DOORWARD_DATABASE_URL": ""},
+        env={**os.environ, "DOORWARD_DATABASE_URL": "", **settings},
     )
 
 
@@ -65,3 +65,14 @@ def test_unlocking_says_whether_there_was_anything_to_unlock(tmp_path: Path) -> 
     done = doorward(tmp_path, "unlock", "olga@example.org")
     assert done.returncode == 0
     assert "Nothing was locked" in done.stdout
+
+
+def test_a_way_out_for_mail_that_would_give_the_password_away_refuses_the_start(
+    tmp_path: Path,
+) -> None:
+    way = "smtp://alice:s3cret@mail.example.org"
+    done = doorward(tmp_path, "serve", DOORWARD_EMAIL_URL=way)
+    assert done.returncode == 2
+    assert "in clear" in done.stderr
+    assert "s3cret" not in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Final
 
+from allauth.account.models import EmailAddress
+from django.db import transaction
 from django.utils import timezone
 
-from doorward.accounts import sessions
-from doorward.accounts.models import RememberedBrowser, SpentSignIn
+from doorward.accounts import sessions, unlock
+from doorward.accounts.models import Account, Membership, RememberedBrowser, SpentSignIn, User
+from doorward.audit import trail
+
+# Whoever has not confirmed an address by then may begin anew; nobody can keep it from its owner.
+UNCONFIRMED_KEPT: Final = timedelta(hours=24)
+MOST_PER_TURN: Final = 200
 
 
 def forget_what_is_over(now: datetime) -> int:
@@ -19,4 +27,23 @@ def forget_what_is_over(now: datetime) -> int:
     return gone + spent.delete()[0]
 
 
-SWEEPS = [("over", 3600.0, forget_what_is_over)]
+def forget_unconfirmed(now: datetime) -> int:
+    """Delete people who never confirmed their address, with the account founded for them."""
+    confirmed = EmailAddress.objects.filter(verified=True).values("user_id")
+    stale = User.objects.filter(
+        created_at__lt=now - UNCONFIRMED_KEPT, last_login__isnull=True, is_operator=False
+    ).exclude(pk__in=confirmed)[:MOST_PER_TURN]
+    for user in stale:
+        with transaction.atomic():
+            trail.record("account.unconfirmed.deleted", actor=user)
+            shared = Membership.objects.exclude(user=user).values("account_id")
+            Account.objects.filter(memberships__user=user).exclude(pk__in=shared).delete()
+            user.delete()
+    return len(stale)
+
+
+SWEEPS = [
+    ("over", 3600.0, forget_what_is_over),
+    ("unconfirmed", 3600.0, forget_unconfirmed),
+    ("lockout", 3600.0, unlock.forget_old),
+]
