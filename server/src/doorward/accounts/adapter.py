@@ -263,7 +263,9 @@ class KnownBrowsers:
             return HttpResponseNotFound()
         if request.method != "POST" or match is None or match.view_name not in CODE_VIEWS:
             return None
-        session = request.headers.get("X-Session-Token") or request.session.session_key or ""
+        # On a page the header is the sender's own invention, a new one at each try (A12).
+        token = request.headers.get("X-Session-Token") if is_headless_path(request) else None
+        session = token or request.session.session_key or ""
         wait = lockout.full(
             (lockout.CODE, session), (lockout.CODE_HOUR, session), (lockout.CODE_DAY, session)
         )

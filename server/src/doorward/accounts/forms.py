@@ -7,10 +7,13 @@ from typing import Any
 import allauth.account.forms as allauth_forms
 import allauth.headless.account.inputs as allauth_inputs
 from allauth.account.adapter import get_adapter
+from allauth.account.decorators import reauthentication_required
 from allauth.headless.account.views import ChangePasswordView
+from allauth.headless.usersessions.views import SessionsView
 from django import forms
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
+from django.utils.decorators import method_decorator
 from django.utils.translation import gettext_lazy as _
 
 from doorward.accounts.models import canonical_email
@@ -85,5 +88,7 @@ class ChangePasswordInput(allauth_inputs.ChangePasswordInput):  # type: ignore[m
 
 
 def install() -> None:
-    """Have apps' requests checked by our form; allauth has a setting only for pages' forms."""
+    """Have apps' requests checked as the pages' are; allauth has settings only for pages."""
     ChangePasswordView.input_class = ChangePasswordInput
+    # Else whoever holds a stolen session could end the owner's.
+    SessionsView.delete = method_decorator(reauthentication_required)(SessionsView.delete)
