@@ -19,6 +19,7 @@ more than the walk.
 import errno
 import os
 import stat
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -197,7 +198,13 @@ def run(
 def version(config: AgentConfig, found: definitions.DefinitionSet) -> str:
     """Return everything a verdict depends on, as text: definitions, engines, and the settings they
     work under."""
-    seen_by = [f"logic {LOGIC}", f"definitions {found.version}", f"yara-x {versions.yara()}"]
+    seen_by = [
+        f"logic {LOGIC}",
+        f"definitions {found.version}",
+        f"yara-x {versions.yara()}",
+        # The unpackers are the standard library's.
+        f"python {sys.version_info[0]}.{sys.version_info[1]}",
+    ]
     if config.clamd and any(os.path.exists(path) for path in config.clamd_sockets):
         from doorward_agent.engines import clamav  # only where a socket is there
 
