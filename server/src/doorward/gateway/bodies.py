@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import sys
 import time
 import zlib
 from collections.abc import Awaitable, Callable
@@ -128,8 +129,29 @@ def unpacked(body: bytes, encoding: str, limit: int) -> bytes:
     return whole
 
 
+def length_unpacked(body: bytes, encoding: str) -> int:
+    """How long the body will be once unpacked, or the most there is where it does not say.
+
+    A zstd frame that says so can't be longer: it is refused where it ends otherwise.
+    """
+    encoding = encoding.strip().lower()
+    if encoding in {"", "identity"}:
+        return len(body)
+    if encoding == "zstd":
+        try:
+            announced = zstandard.frame_content_size(body)
+        except zstandard.ZstdError:
+            return sys.maxsize
+        return announced if announced >= 0 else sys.maxsize
+    return sys.maxsize
+
+
 def _unzstd(body: bytes, limit: int) -> bytes:
+    announced = length_unpacked(body, "zstd")
     try:
+        if announced <= limit:
+            # Into memory of the announced length: a frame that lied about it can't fill more.
+            return zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).decompress(body)
         reader = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).stream_reader(
             io.BytesIO(body), read_across_frames=False
         )

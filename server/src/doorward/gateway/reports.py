@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from doorward.gateway import problems
-from doorward.gateway.bodies import Receive, SlowBodies, unpacked
+from doorward.gateway.bodies import Receive, SlowBodies, length_unpacked, unpacked
 from doorward.gateway.check_in import Tokens
 from doorward.gateway.problems import Answer, Refused
 from doorward.reports.intake import DeviceGone, Intake, IntakeUnavailable, Stored
@@ -51,10 +51,10 @@ class Reports:
         state = await self._tokens.device(authorization)
         body = await self._slow.read(receive, MAX_REPORT_BYTES, length)
         encoding = ",".join(encodings)
-        if len(body) > LARGE_BYTES or encoding:
-            events, rejected = await asyncio.to_thread(_read, body, encoding)
-        else:
+        if length_unpacked(body, encoding) <= LARGE_BYTES:
             events, rejected = _read(body, encoding)
+        else:
+            events, rejected = await asyncio.to_thread(_read, body, encoding)
         stored = await self._store(state.device_id, events, len(body)) if events else Stored()
         rejected = with_refused(rejected, stored.refused)
         if rejected and not stored.accepted and not stored.duplicate:
