@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 )
 
 from doorward.accounts.models import Account, User
+from doorward.audit.models import Event
 from doorward.billing.models import Subscription
 from doorward.devices import enrollment, removal, seats
 from doorward.devices.models import Device, EnrollmentCode
@@ -144,6 +145,30 @@ def test_removing_a_device_frees_its_seat_at_once(alice: User, alices_account: A
         enroll(codes[2], KEYS[0])
     removal.remove(second, actor=alice)
     assert enroll(codes[2], KEYS[0]).pk == first.pk
+
+
+@pytest.mark.django_db
+def test_removing_a_device_ends_its_tokens_and_is_done_once(
+    alice: User, alices_account: Account
+) -> None:
+    device = enroll(enrollment.new_code(alices_account, alice)[1], KEYS[0])
+    removal.remove(device, actor=alice)
+    removal.remove(device, actor=alice)
+    assert device.epoch == 2
+    assert device.revoked_at is not None
+    assert Event.objects.filter(tag="device.removed").count() == 1
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", ["", "  ", "x" * 201, "a\nb", "a\u202eb", "a\0b"])
+def test_a_name_that_would_mislead_is_refused(
+    alice: User, alices_account: Account, name: str
+) -> None:
+    device = enroll(enrollment.new_code(alices_account, alice)[1], KEYS[0])
+    with pytest.raises(removal.NameRefused):
+        removal.rename(device, name, actor=alice)
+    removal.rename(device, " Alice's laptop ", actor=alice)
+    assert Device.objects.get().label == "Alice's laptop"
 
 
 @pytest.mark.django_db
