@@ -6,6 +6,7 @@ from django.urls import include, path
 
 from doorward.portal import (
     account,
+    activity,
     devices,
     helping,
     home,
@@ -38,6 +39,7 @@ urlpatterns = [
     path("help/", helping.contents, name="help"),
     path("help/<slug:slug>/", helping.article, name="help_article"),
     path("account/", account.you, name="account"),
+    path("account/activity/", activity.overview, name="activity"),
     path("account/theme/", account.choose_theme, name="theme_choice"),
     path("account/tokens/", tokens.overview, name="tokens"),
     path("account/tokens/<uuid:token_id>/revoke/", tokens.revoke, name="token_revoke"),

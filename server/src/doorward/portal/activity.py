@@ -1,0 +1,126 @@
+"""The activity page: what happened in the account, in plain words, with where from."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.http import require_safe
+
+from doorward.accounts.models import Role
+from doorward.audit import queries
+from doorward.audit.models import Event
+from doorward.portal import visits
+from doorward.portal.visits import Visit
+
+KINDS: Final[dict[str, tuple[Promise, tuple[str, ...]]]] = {
+    "": (_("Everything"), ()),
+    "signing-in": (
+        _("Signing in"),
+        (
+            "account.login",
+            "account.logout",
+            "account.browser",
+            "account.lock",
+            "account.unlock",
+            "account.link",
+            "account.session",
+            "account.reauthentication",
+            "account.code",
+        ),
+    ),
+    "changes": (
+        _("Changes to the account"),
+        (
+            "account.password",
+            "account.email",
+            "account.token",
+            "account.second_step",
+            "account.two_factor",
+            "account.passkey",
+            "account.created",
+            "account.signup",
+        ),
+    ),
+    "devices": (_("Devices"), ("device.",)),
+}
+# Icon and words of each event. One that has none yet is shown by its tag: better than not at all.
+WORDS: Final[dict[str, tuple[str, Promise]]] = {
+    "account.signup": ("home", _("You signed up")),
+    "account.created": ("home", _("The account was created")),
+    "account.email.confirmed": ("mail", _("Your address was confirmed")),
+    "account.login.succeeded": ("key", _("You signed in")),
+    "account.login.failed": ("attention", _("Somebody tried a wrong password")),
+    "account.logout": ("leave", _("You signed out")),
+    "account.locked": ("attention", _("New browsers had to wait: too many wrong passwords")),
+    "account.unlocked": ("key", _("An operator let new browsers try again")),
+    "account.link.asked": ("mail", _("A link to sign in from a new browser was asked for")),
+    "account.browser.known": ("laptop", _("A new browser got to be known")),
+    "account.browser.remembered": ("laptop", _("A browser is not asked for the second step")),
+    "account.browser.forgotten": ("laptop", _("A browser is asked for the second step again")),
+    "account.session.ended": ("leave", _("A session was ended")),
+    "account.sessions.ended": ("leave", _("All other sessions were ended")),
+    "account.reauthentication.failed": ("attention", _("A wrong password when asked again")),
+    "account.reauthentication.locked": (
+        "attention",
+        _("Signed out after too many wrong passwords"),
+    ),
+    "account.code.rejected": ("attention", _("A wrong code was typed")),
+    "account.password.changed": ("key", _("The password was changed")),
+    "account.password.set": ("key", _("A password was set")),
+    "account.password.reset": ("key", _("A new password was chosen by a mailed link")),
+    "account.token.made": ("card", _("A token for programs was made")),
+    "account.token.revoked": ("card", _("A token for programs was revoked")),
+    "device.code.made": ("laptop", _("A code to add a device was made")),
+    "device.enrolled": ("laptop", _("A device was added")),
+    "device.removed": ("laptop", _("A device was removed")),
+    "device.left": ("laptop", _("A device took itself out")),
+    "device.renamed": ("laptop", _("A device was renamed")),
+    "device.cloned": ("attention", _("Two computers use one device's identity")),
+    "device.clone.settled": ("laptop", _("The warning about a copied device was settled")),
+}
+
+
+@require_safe
+@visits.member
+def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
+    """Show what happened, the newest first; an owner sees the whole account's, others their own."""
+    kind = request.GET.get("kind", "")
+    if kind not in KINDS:
+        kind = ""
+    found = queries.page(
+        person=visit.user.pk,
+        account=visit.account.pk if visit.role == Role.OWNER else None,
+        kinds=KINDS[kind][1],
+        before=_number(request.GET.get("before", "")),
+    )
+    context = {
+        "visit": visit,
+        "kind": kind,
+        "kinds": [(name, words) for name, (words, _tags) in KINDS.items()],
+        "lines": [_line(event, visit) for event in found.events],
+        "older": f"?kind={kind}&before={found.older}" if found.older else "",
+    }
+    return render(request, "portal/account/activity.html", context)
+
+
+def _line(event: Event, visit: Visit) -> dict[str, object]:
+    icon, words = WORDS.get(event.tag, ("home", event.tag))
+    said = queries.detail(event)
+    return {
+        "icon": icon,
+        "words": words,
+        "about": str(said.get("after") or said.get("name") or ""),
+        "at": event.at,
+        "ip": event.ip,
+        "agent": event.agent,
+        "by_another": event.actor_id is not None and event.actor_id != visit.user.pk,
+    }
+
+
+def _number(text: str) -> int:
+    # Anything else begins at the newest. Eighteen digits are more events than there will ever be.
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else 0
