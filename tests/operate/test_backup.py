@@ -120,3 +120,20 @@ def test_the_doctor_names_a_key_that_others_can_read(served: Server) -> None:
         (served.data / "keys" / "secret").chmod(0o600)
     assert answer.returncode == 1
     assert "chmod 600" in answer.stdout
+
+
+def test_the_doctor_of_a_mistyped_folder_says_so_and_makes_nothing(tmp_path: Path) -> None:
+    nowhere = Server(tmp_path / "nowhere", 0, 0, {})
+    answer = nowhere.run("doctor")
+    assert answer.returncode == 1
+    assert "nothing is installed" in answer.stderr
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_backup_and_restore_name_what_is_missing(served: Server, tmp_path: Path) -> None:
+    no_folder = served.run("backup", str(tmp_path / "no" / "folder" / "x.backup"))
+    assert no_folder.returncode == 1
+    assert "there is no folder" in no_folder.stderr
+    no_file = new_server(tmp_path / "other").run("restore", str(tmp_path / "missing.backup"))
+    assert no_file.returncode == 1
+    assert "there is no file" in no_file.stderr

@@ -30,6 +30,9 @@ Each command has --help. Settings come from DOORWARD_ variables: docs/settings.m
 
 def main(words: list[str] | None = None) -> int:
     """Run the command; 0 when it did its work, 2 when it was used wrongly."""
+    # The database holds sessions and addresses: no other user of this machine may read what this
+    # process and its children write.
+    os.umask(0o077)
     try:
         command, rest = _take_options(sys.argv[1:] if words is None else words)
         return _run(command, rest)
@@ -62,14 +65,15 @@ def _run(command: str, rest: list[str]) -> int:
         return 0 if command else 2
     tool = _tools().get(command)
     if tool is not None:
-        if not {"-h", "--help"} & set(rest):
-            _prepare_keys()
         return tool(rest)
     if command in starters:
-        if rest:
-            asked = rest[0] in {"-h", "--help"}
+        if {"-h", "--help"} & set(rest):
             _print_help()
-            return 0 if asked else 2
+            return 0
+        if rest:
+            return _refuse(
+                f"{command} does not know {rest[0]!r}. `doorward help` says what it does."
+            )
         _prepare_keys()
         return starters[command]()
     return _run_management_command(command.replace("-", "_"), rest)
@@ -164,9 +168,6 @@ def _own_commands() -> dict[str, str]:
 
 def _prepare_keys() -> None:
     data = Path(os.environ.get("DOORWARD_DATA", "").strip() or "data").absolute()
-    # The database holds sessions and addresses: no other user of this machine may read what this
-    # process and its children write.
-    os.umask(0o077)
     try:
         keys.prepare(data)
     except OSError as error:

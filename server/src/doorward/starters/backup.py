@@ -34,6 +34,7 @@ def main_backup(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="doorward backup",
         description="Writes database, keys and definitions into one file, while the server runs.",
+        epilog="--data DIR says which server is meant.",
     )
     parser.add_argument("file", type=Path, help="the file to write; it must not exist yet")
     return _say(lambda: make(parser.parse_args(words).file))
@@ -53,8 +54,11 @@ def main_restore(words: list[str]) -> int:
 def _say(act: Any) -> int:
     try:
         sys.stdout.write(f"{act()}\n")
-    except (BackupRefused, OSError) as refusal:
+    except BackupRefused as refusal:
         sys.stderr.write(f"doorward: {refusal}\n")
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"doorward: {error.filename}: {error.strerror}.\n")
         return 1
     return 0
 
@@ -69,6 +73,10 @@ def make(target: Path) -> str:
 
     if target.exists():
         raise BackupRefused(f"{target} exists already; name a new file.")
+    if not target.absolute().parent.is_dir():
+        raise BackupRefused(f"there is no folder {target.absolute().parent}; make it first.")
+    if not (settings.DATA / "keys").is_dir():
+        raise BackupRefused(f"nothing is installed in {settings.DATA}. Is --data right?")
     with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".doorward-") as folder:
         staging = Path(folder)
         name = DATABASE[connection.vendor]
@@ -113,6 +121,9 @@ def restore(source: Path) -> str:
         raise BackupRefused(
             f"{data} or its database is in use. Restore into an empty one: --data NEW-FOLDER."
         )
+    if not source.is_file():
+        raise BackupRefused(f"there is no file {source}.")
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=data, prefix=".restore-") as folder:
         staging = Path(folder)
         manifest = _unpack(source, staging)

@@ -127,6 +127,7 @@ def _tell(folder: Path, supervisor: Supervisor, stopping: threading.Event) -> No
         password = f"demo-{secrets.token_hex(8)}"
         token = _sign_up(site, settings.DATA / "mail", password)
         agent = _protect_a_laptop(folder, site, devices, token)
+        _sign_out(site, token)
         say(
             f"ready\n\n  Sign in    {settings.SITE_URL}\n  Address    {ALICE}\n"
             f"  Password   {password}\n  Mailbox    {settings.SITE_URL}/demo/mailbox/\n"
@@ -161,6 +162,14 @@ def _sign_up(site: str, mailbox: Path, password: str) -> str:
         expected=200,
     )
     return str(done["meta"].get("session_token", token))
+
+
+def _sign_out(site: str, token: str) -> None:
+    """End the session that prepared everything: Alice finds only her own browsers listed."""
+    import httpx2
+
+    address = f"{site}/_allauth/app/v1/auth/session"
+    httpx2.delete(address, headers={"X-Session-Token": token}, timeout=20)
 
 
 def _mailed_code(mailbox: Path) -> str:

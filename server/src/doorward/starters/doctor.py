@@ -33,7 +33,16 @@ def main(words: list[str]) -> int:
     argparse.ArgumentParser(
         prog="doorward doctor",
         description="Checks the data folder, keys, database, mail, addresses and doors.",
+        epilog="--data DIR, --port N and --device-port N say which server is meant.",
     ).parse_args(words)
+    from django.conf import settings
+
+    if not (settings.DATA / "keys").is_dir():
+        sys.stderr.write(
+            f"doorward: nothing is installed in {settings.DATA}. `serve --data` makes it; "
+            "is --data right?\n"
+        )
+        return 1
     problems = 0
     for look in (_data_folder, _keys, _database, _site, _mail, _doors):
         for finding in look():
@@ -49,6 +58,8 @@ def _data_folder() -> Iterator[Finding]:
     from django.conf import settings
 
     data: Path = settings.DATA
+    if os.name != "nt" and stat.S_IMODE(data.stat().st_mode) & 0o077:
+        yield Finding("note", "other users of this machine can look in", f"chmod 700 {data}")
     if not os.access(data, os.W_OK):
         yield Finding("problem", f"data folder {data} can't be written", "Check its owner.")
         return
@@ -66,6 +77,9 @@ def _keys() -> Iterator[Finding]:
 
     for name in keys.NAMES:
         path = settings.DATA / "keys" / name
+        if not path.exists():
+            yield Finding("problem", f"key {name} is missing", "Restore it from a backup.")
+            continue
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077 and os.name != "nt":
             yield Finding("problem", f"key {name} can be read by others", f"chmod 600 {path}")

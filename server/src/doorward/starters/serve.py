@@ -72,5 +72,7 @@ def _announce(stopping: threading.Event) -> None:
     doors = [f"http://{here}:{port}/health/ready" for port in (settings.PORT, settings.DEVICE_PORT)]
     if wait_until_ready(doors, seconds=60, alive=lambda: not stopping.is_set()):
         say(f"people: {settings.SITE_URL}   devices: {settings.DEVICE_URL}   data: {settings.DATA}")
+        if settings.EMAIL_URL == "file:":
+            say(f"mail is not sent: each is a file in {settings.DATA / 'mail'} (docs/settings.md)")
     elif not stopping.is_set():
         say("the doors don't answer after 60 s; `doorward doctor` says more")
