@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from doorward.devices import check_in, enrollment
+from doorward.devices import check_in, enrollment, key_change
 from doorward.gateway import bodies, known, problems
 from doorward.gateway.door import Door
 from doorward_protocol import messages, signing
@@ -197,6 +197,7 @@ LIMITS = {
     "Age of a signature": f"{signing.OLDEST_SECONDS} s",
     "Signature ahead of the server's clock": f"{signing.FUTURE_SECONDS} s",
     "Life of a token": f"{signing.TOKEN_SECONDS} s",
+    "Overlap of two keys": f"{key_change.OVERLAP.days} days",
     "Life of a code": f"{enrollment.CODE_LIFE.total_seconds() / 60:.0f} min",
     "Tries per code": str(enrollment.CODE_TRIES),
     "Wrong codes from one address": f"{enrollment.ADDRESS_FAILURES} in "

@@ -239,11 +239,10 @@ def zstd_bomb() -> bytes:
 
 
 def wide_window() -> bytes:
-    """A frame that asks for 128 MiB of memory before it says anything."""
+    """A right report in a frame that asks for 128 MiB of memory before it says anything."""
     wide = zstandard.ZstdCompressionParameters(window_log=27, compression_level=3)
-    return zstandard.ZstdCompressor(compression_params=wide).compressobj().compress(b"") or (
-        b"\x28\xb5\x2f\xfd\x00\x88" + b"\x01\x00\x00"
-    )
+    squeeze = zstandard.ZstdCompressor(compression_params=wide).compressobj()
+    return squeeze.compress(packed(finding())) + squeeze.flush()
 
 
 @pytest.mark.parametrize(("bomb", "headers"), [(gzip_bomb, GZIP), (zstd_bomb, ZSTD)])

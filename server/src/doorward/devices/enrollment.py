@@ -202,6 +202,8 @@ def _store(device: Device, request: EnrollRequest, now: datetime) -> None:
     device.agent_version = facts.agent_version
     device.capabilities = list(request.capabilities)
     device.public_key = request.jwk.x
+    device.former_thumbprint = device.former_public_key = ""
+    device.former_key_until = None
     device.revoked_at = None
     device.changed_at = now
     device.save()

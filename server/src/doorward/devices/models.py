@@ -48,6 +48,10 @@ class Device(models.Model):
 
     public_key = models.CharField(max_length=43)
     thumbprint = models.CharField(max_length=43)
+    # The key before this one, and until when it counts beside it (devices/key_change.py).
+    former_public_key = models.CharField(max_length=43, blank=True)
+    former_thumbprint = models.CharField(max_length=43, blank=True)
+    former_key_until = models.DateTimeField(null=True, blank=True)
     # Raising the epoch ends every bearer token of the device.
     epoch = models.PositiveIntegerField(default=1)
 
@@ -79,6 +83,11 @@ class Device(models.Model):
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["account", "revoked_at", "id"], name="devices_of_account"),
             models.Index(fields=["thumbprint"], name="devices_by_key"),
+            models.Index(
+                fields=["former_thumbprint"],
+                condition=~Q(former_thumbprint=""),
+                name="devices_by_former_key",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -83,15 +83,25 @@ def entitled(account_ids: Iterable[UUID]) -> dict[UUID, Entitled]:
 
 
 def by_key(thumbprint: str) -> tuple[Device, Ed25519PublicKey] | None:
-    """The device that has this key, and the key; a removed one only where none is there now."""
+    """The device that has this key, and the key; a removed one only where none is there now.
+
+    For a while after a key was changed, the one before it is still the device's.
+    """
     device = (
         Device.objects.filter(thumbprint=thumbprint)
         .order_by(F("revoked_at").desc(nulls_first=True))
         .first()
     )
-    if device is None:
-        return None
-    return device, public_key_of(Jwk(kty="OKP", crv="Ed25519", x=device.public_key))
+    if device is not None:
+        return device, _public_key(device.public_key)
+    device = Device.objects.filter(
+        former_thumbprint=thumbprint, former_key_until__gt=timezone.now(), revoked_at__isnull=True
+    ).first()
+    return None if device is None else (device, _public_key(device.former_public_key))
+
+
+def _public_key(x: str) -> Ed25519PublicKey:
+    return public_key_of(Jwk(kty="OKP", crv="Ed25519", x=x))
 
 
 def changed_since(moment: datetime) -> list[Change]:

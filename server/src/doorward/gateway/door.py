@@ -43,6 +43,7 @@ class Door:
             f"{PREFIX}/reports": {"POST": reports.answer},
             f"{PREFIX}/enroll": {"POST": self._enroll},
             f"{PREFIX}/token": {"POST": self._token},
+            f"{PREFIX}/keys": {"POST": self._change_key},
             f"{PREFIX}/self": {"DELETE": self._leave},
             "/health/live": {"GET": self._live},
             "/health/ready": {"GET": self._ready},
@@ -92,6 +93,10 @@ class Door:
     async def _token(self, scope: dict[str, Any], receive: Receive) -> Answer:
         request = await enroll.receive_signed(scope, receive, self.slow)
         return await enroll.token(request, self.jobs)
+
+    async def _change_key(self, scope: dict[str, Any], receive: Receive) -> Answer:
+        request = await enroll.receive_signed(scope, receive, self.slow)
+        return await enroll.change_key(request, self.jobs)
 
     async def _leave(self, scope: dict[str, Any], receive: Receive) -> Answer:
         request = await enroll.receive_signed(scope, receive, self.slow)

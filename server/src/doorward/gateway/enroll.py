@@ -1,4 +1,4 @@
-"""What a device signs with its own key: joining, asking for a token, leaving."""
+"""What a device signs with its own key: joining, asking for a token, a new key, leaving."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from django.conf import settings
 
-from doorward.devices import check_in, enrollment, presence, removal, seats
+from doorward.devices import check_in, enrollment, key_change, presence, removal, seats
 from doorward.devices.models import Device
 from doorward.gateway import addresses, problems
 from doorward.gateway.bodies import Receive, SlowBodies
@@ -24,6 +24,8 @@ from doorward_protocol.messages import (
     EnrollAnswer,
     EnrollRequest,
     InvalidMessage,
+    KeyChange,
+    KeyChangeAnswer,
     ProtocolRange,
     TokenAnswer,
     TokenRequest,
@@ -32,6 +34,7 @@ from doorward_protocol.messages import (
 )
 
 _enroll_request: Final = msgspec.json.Decoder(EnrollRequest)
+_key_change: Final = msgspec.json.Decoder(KeyChange)
 _token_request: Final = msgspec.json.Decoder(TokenRequest)
 
 
@@ -130,6 +133,28 @@ async def token(request: Signed, jobs: Jobs) -> Answer:
         expires_at=expires_at * 1000,
         server_time=int(now * 1000),
     )
+    return problems.json_answer(200, encode(answer))
+
+
+async def change_key(request: Signed, jobs: Jobs) -> Answer:
+    """Have the device sign with another key from now on."""
+    device = await _signer(request, jobs)
+    if device.revoked_at is not None:
+        raise Refused("revoked")
+    try:
+        message = decode(_key_change, request.body)
+        signing.public_key_of(message.jwk)
+    except (InvalidMessage, ValueError) as error:
+        raise Refused("invalid-message", str(error)) from None
+    signer = _named_key(request.headers["signature-input"])
+    address = addresses.of(request.scope, settings.TRUSTED_PROXIES)
+    try:
+        until = await jobs.run(key_change.change, device, message, signer=signer, address=address)
+    except key_change.ChangeRefused:
+        raise Refused("unauthorized") from None
+    except enrollment.KeyInUse:
+        raise Refused("key-in-use") from None
+    answer = KeyChangeAnswer(old_key_until=int(until.timestamp() * 1000))
     return problems.json_answer(200, encode(answer))
 
 
