@@ -160,6 +160,17 @@ def test_a15_one_sign_in_sent_many_times_at_once_opens_one_session(
     assert at_once(4, act) <= 1
 
 
+def test_right_second_steps_are_not_counted_against_their_network(
+    alice: User, home: Client
+) -> None:
+    seed, codes = add_app(home)
+    for code in (*codes, code_at(seed)):
+        browser = tab()
+        type_password(browser, alice.email)
+        second_step(browser, code)
+        assert is_signed_in(browser)
+
+
 def test_a16_a_reset_of_the_password_leaves_the_second_step_in_place(
     alice: User, home: Client
 ) -> None:

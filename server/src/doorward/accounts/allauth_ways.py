@@ -89,15 +89,20 @@ def count_try(user: User, error_key: str | None = None) -> Callable[[], None]:
     """
     network = lockout.network_of(origin_of(context.request).ip)
     own = (lockout.CODE, f"second step {user.pk}")
-    wait = lockout.full(
-        own,
+    longer = (
         (lockout.CODE_HOUR, f"second step {user.pk}"),
         (lockout.CODE_DAY, f"second step {user.pk}"),
         (lockout.CODE_NETWORK, f"second step {network}"),
     )
+    wait = lockout.full(own, *longer)
     if wait is not None:
         raise account_adapter().validation_error(error_key or "too_many_login_attempts")
-    return lambda: lockout.reset(own)
+
+    def was_right() -> None:
+        lockout.reset(own)
+        lockout.give_back(*longer)
+
+    return was_right
 
 
 def is_trusted_browser(request: HttpRequest, user: User) -> bool:

@@ -282,6 +282,14 @@ def full(*wanted: tuple[Window, str]) -> timedelta | None:
     return None
 
 
+def give_back(*taken: tuple[Window, str]) -> None:
+    """Uncount one in each of these windows: the try was right. What failed before stays counted."""
+    for window, key in taken:
+        Throttle.objects.filter(pk=_window_key(window, key), count__gt=0).update(
+            count=F("count") - 1, locked_until=0
+        )
+
+
 def reset(*wanted: tuple[Window, str]) -> None:
     """Empty these windows: what they guard against did not happen."""
     Throttle.objects.filter(pk__in=[_window_key(window, key) for window, key in wanted]).delete()
