@@ -219,6 +219,90 @@ def test_a48_restore_goes_only_into_the_folder_the_file_came_from(
     assert eicar_file.read_bytes() == eicar()
 
 
+def test_a48_a_file_swapped_while_it_is_restored_stays_in_the_vault(
+    detection: Detection,
+    eicar_file: Path,
+    config: AgentConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record = quarantine.put_away(detection, config)
+    real_settle = folders.HeldFolder.settle
+
+    def swap_then_settle(
+        self: folders.HeldFolder, name: bytes, target: folders.Folder, new_name: bytes
+    ) -> None:
+        passing = eicar_file.parent / os.fsdecode(name)
+        passing.unlink()
+        passing.write_bytes(b"Charlie's")
+        real_settle(self, name, target, new_name)
+
+    monkeypatch.setattr(folders.HeldFolder, "settle", swap_then_settle)
+
+    with pytest.raises(quarantine.Refused) as refused:
+        quarantine.restore(config, record.id)
+
+    assert refused.value.reason == "folder-changed"
+    assert quarantine.list_records(config) == [record]
+    assert allowed.read(config) == {}
+
+
+def test_a48_a_holding_folder_moved_away_does_not_undo_what_is_done(
+    detection: Detection, eicar_file: Path, config: AgentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_move = folders.HeldFolder.move
+    calls = 0
+
+    def far(self: folders.HeldFolder, name: bytes, target: folders.Folder, new_name: bytes) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        real_move(self, name, target, new_name)
+        # Charlie owns the folder, and moves ours.
+        (held,) = eicar_file.parent.glob(".doorward-held-*")
+        held.rename(eicar_file.parent / "mine")
+
+    monkeypatch.setattr(folders.HeldFolder, "move", far)
+
+    record = quarantine.put_away(detection, config)
+
+    assert quarantine.list_records(config) == [record]
+    assert not eicar_file.exists()
+    assert _journal(config) == []
+    assert list((eicar_file.parent / "mine").iterdir()) == []
+
+
+def test_a48_recovery_does_not_trust_a_holding_folder_of_somebody_else(
+    detection: Detection, eicar_file: Path, config: AgentConfig
+) -> None:
+    # Killed before anything moved; Charlie then makes the folder we would have held the file in.
+    quarantine.delete(config, quarantine.put_away(detection, config).id)
+    identifier = "01a20000-0000-7000-8000-000000000000"
+    strange = eicar_file.parent / f".doorward-held-{identifier}"
+    strange.mkdir(mode=0o755)
+    (strange / identifier).write_bytes(b"Charlie's")
+    found = (strange / identifier).stat()
+    quarantine._journal(
+        config,
+        {
+            "operation": "put-away",
+            "id": identifier,
+            "folder": quarantine._coded(os.fsencode(eicar_file.parent)),
+            "name": quarantine._coded(b"invoice.com"),
+            "beside": True,
+            "device": found.st_dev,
+            "inode": found.st_ino,
+        },
+    )
+
+    (outcome,) = quarantine.recover(config)
+
+    assert outcome.outcome == "taken-back"
+    assert not eicar_file.exists()
+    assert (strange / identifier).read_bytes() == b"Charlie's"
+    assert _journal(config) == []
+
+
 def test_restore_replaces_nothing(
     detection: Detection, eicar_file: Path, config: AgentConfig
 ) -> None:

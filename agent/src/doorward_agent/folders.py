@@ -48,7 +48,7 @@ class Folder(Protocol):
         """Make a folder closed to others and hold it."""
 
     def enter(self, name: bytes) -> "Folder":
-        """Hold a folder in this one."""
+        """Hold a folder in this one that we have made. Raises LinkInPath where it is not ours."""
 
     def remove_folder(self, name: bytes) -> None:
         """Remove an empty folder."""
@@ -132,16 +132,16 @@ class HeldFolder(_Closing):
 
     def make(self, name: bytes) -> "HeldFolder":
         os.mkdir(name, _CLOSED_TO_OTHERS, dir_fd=self._descriptor)
-        made = self.enter(name)
-        found = os.fstat(made._descriptor)  # noqa: SLF001 (our own kind)
-        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) != _CLOSED_TO_OTHERS:
-            made.close()
-            raise LinkInPath(readable(name))
-        return made
+        return self.enter(name)
 
     def enter(self, name: bytes) -> "HeldFolder":
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        return HeldFolder(os.open(name, flags, dir_fd=self._descriptor))
+        descriptor = os.open(name, flags, dir_fd=self._descriptor)
+        found = os.fstat(descriptor)
+        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) != _CLOSED_TO_OTHERS:
+            os.close(descriptor)
+            raise LinkInPath(readable(name))
+        return HeldFolder(descriptor)
 
     def remove_folder(self, name: bytes) -> None:
         os.rmdir(name, dir_fd=self._descriptor)

@@ -319,7 +319,9 @@ def _take(
     holding.flush()
     holding.close()
     if beside:
-        folder.remove_folder(_beside(record.id))
+        # Whoever owns the folder around it may have moved it away: it is empty, and no matter.
+        with suppress(OSError):
+            folder.remove_folder(_beside(record.id))
     folder.flush()
     _forget(config, record.id)
 
@@ -393,8 +395,18 @@ def _restore(
             aside = _aside(identifier)
             try:
                 allowed.add(config, record.sha256, path=shown)
-                _write_back(opened, record, folder, aside)
-                folder.settle(aside, folder, name)
+                target = folder.open(aside, _MAKE, 0o600)
+                try:
+                    _write_back(opened, record, target)
+                    if folders.BY_DESCRIPTOR:
+                        folder.settle(aside, folder, name)
+                        # Still open: a closed file's inode may be given to another at once.
+                        _must_have_settled(folder, name, os.fstat(target), shown)
+                finally:
+                    os.close(target)
+                if not folders.BY_DESCRIPTOR:
+                    # Windows renames no open file.
+                    folder.settle(aside, folder, name)
                 folder.flush()
             except BaseException:
                 with suppress(FileNotFoundError):
@@ -426,23 +438,28 @@ def _must_be_free(folder: folders.Folder, name: bytes, shown: str) -> None:
     raise Refused("occupied", f"{shown} exists; nothing is replaced")
 
 
-def _write_back(
-    opened: vault.Opened, record: QuarantineRecord, folder: folders.Folder, aside: bytes
+def _must_have_settled(
+    folder: folders.Folder, name: bytes, written: os.stat_result, shown: str
 ) -> None:
-    target = folder.open(aside, _MAKE, 0o600)
-    try:
-        state = sha256()
-        size = 0
-        for piece in opened.pieces():
-            state.update(piece)
-            size += len(piece)
-            _write(target, piece)
-        if state.hexdigest() != record.sha256 or size != record.size:
-            raise vault.VaultDamaged("the content in the vault is not what was put away")
-        _as_it_was(target, record)
-        os.fsync(target)
-    finally:
-        os.close(target)
+    # Whoever owns the folder can swap what has a passing name there. Then what is in the vault is
+    # all there is of the file, and stays.
+    found = folder.stat(name)
+    if (found.st_dev, found.st_ino) != (written.st_dev, written.st_ino):
+        raise Refused("folder-changed", f"{shown} was swapped while it was being restored")
+
+
+def _write_back(opened: vault.Opened, record: QuarantineRecord, target: int) -> None:
+    """Write the file, as it was, into an open one; it is on disk when this returns."""
+    state = sha256()
+    size = 0
+    for piece in opened.pieces():
+        state.update(piece)
+        size += len(piece)
+        _write(target, piece)
+    if state.hexdigest() != record.sha256 or size != record.size:
+        raise vault.VaultDamaged("the content in the vault is not what was put away")
+    _as_it_was(target, record)
+    os.fsync(target)
 
 
 def _as_it_was(target: int, record: QuarantineRecord) -> None:
@@ -520,7 +537,7 @@ def _recover_put_away(config: AgentConfig, entry: dict[str, Any]) -> Recovered:
             if folder is None
             else folder.enter(_beside(identifier))
         )
-    except OSError:
+    except (OSError, LinkInPath):
         holding = None
     try:
         if holding is not None and _has(holding, held_name):
