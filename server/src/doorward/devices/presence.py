@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from doorward.audit import trail
 from doorward.billing import entitlement
-from doorward.devices.check_in import DeviceState
+from doorward.devices.check_in import DeviceState, remember
 from doorward.devices.models import Device, Presence
 from doorward_protocol.messages import CheckIn, Entitled, Jwk
 from doorward_protocol.signing import public_key_of
@@ -50,10 +50,13 @@ class Calls:
 def load(device_ids: Iterable[UUID]) -> dict[UUID, DeviceState]:
     """The states of those devices that there are, removed ones too, by two queries."""
     rows = Presence.objects.filter(device_id__in=list(device_ids)).select_related("device")
-    states = {
-        row.device_id: DeviceState(
+    states: dict[UUID, DeviceState] = {}
+    accounts: dict[UUID, UUID] = {}
+    for row in rows:
+        account_id = row.device.account_id
+        state = states[row.device_id] = DeviceState(
             device_id=row.device_id,
-            account_id=row.device.account_id,
+            account_id=accounts.setdefault(account_id, account_id),
             presence_id=row.pk,
             epoch=row.device.epoch,
             revoked=row.device.revoked_at is not None,
@@ -61,10 +64,10 @@ def load(device_ids: Iterable[UUID]) -> dict[UUID, DeviceState]:
             boot_id=row.boot_id,
             former_boot_id=row.former_boot_id,
             seq=row.seq,
-            said=_said(row),
         )
-        for row in rows
-    }
+        said = _said(row)
+        if said is not None:
+            remember(state, said)
     entitlements = entitled(state.account_id for state in states.values())
     for state in states.values():
         state.entitlement = entitlements[state.account_id]

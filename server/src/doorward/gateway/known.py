@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from doorward.devices import check_in, presence
 from doorward.devices.check_in import DeviceState
+from doorward.gateway import problems
 from doorward.gateway.bodies import SlowBodies
 from doorward.gateway.jobs import Jobs
 from doorward.gateway.problems import JSON, NO_SNIFF, NO_STORE, Refused
@@ -119,10 +120,9 @@ class Known:
             self._unsaved.append(state)
         if started:
             self._started[state.device_id] = state
-        if not check_in.same_facts(state.said, call):
-            if call.device is None and state.said is not None:
-                call = replace(call, device=state.said.device)
-            state.said = self._facts[state.device_id] = call
+        if not check_in.tells_nothing_new(state, call):
+            check_in.remember(state, call)
+            self._facts[state.device_id] = _after(self._facts.get(state.device_id), call)
         if now - state.entitlement_read_at > ENTITLEMENT_SECONDS:
             self._stale_accounts.add(state.account_id)
 
@@ -250,7 +250,9 @@ class Known:
                     state.waits_for_saving = True
                     self._unsaved.append(state)
             self._started = {**started, **self._started}
-            self._facts = {**facts, **self._facts}
+            for device_id, call in self._facts.items():
+                facts[device_id] = _after(facts.get(device_id), call)
+            self._facts = facts
             raise
 
     def _forget_silent(self) -> None:
@@ -264,15 +266,26 @@ class Known:
             self._states.pop(key).outdated = True
 
 
+def _after(earlier: CheckIn | None, call: CheckIn) -> CheckIn:
+    # What it told of itself and is not yet written must not be lost under a call that does not.
+    if call.device is None and earlier is not None and earlier.device is not None:
+        return replace(call, device=earlier.device)
+    return call
+
+
+_answers: dict[bytes, tuple[bytes, problems.Headers]] = {}
+_MOST_ANSWERS: Final = 10_000
+
+
 def prepare_answer(state: DeviceState) -> None:
     """Write the part of the device's answer that will not change until the device's state does."""
     whole = encode(check_in.answer(state, 0))
-    state.answer_tail = whole[_TIME_PLACE:]
-    # Milliseconds since 1970 have 13 digits until the year 2286.
-    length = len(whole) + 12
-    state.answer_headers = (
-        JSON,
-        (b"content-length", str(length).encode()),
-        NO_STORE,
-        NO_SNIFF,
-    )
+    # Nearly all devices are answered alike: they share one copy.
+    if len(_answers) >= _MOST_ANSWERS:
+        _answers.clear()
+    prepared = _answers.get(whole)
+    if prepared is None:
+        # Milliseconds since 1970 have 13 digits until the year 2286.
+        length = (b"content-length", str(len(whole) + 12).encode())
+        prepared = _answers[whole] = whole[_TIME_PLACE:], (JSON, length, NO_STORE, NO_SNIFF)
+    state.answer_tail, state.answer_headers = prepared
