@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import struct
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import pytest
@@ -142,6 +143,25 @@ def test_nothing_may_be_left_out_of_the_signature(
     assert old in headers["signature-input"]
     headers["signature-input"] = headers["signature-input"].replace(old, new)
     with pytest.raises(signing.SignatureRefused):
+        check(headers, key.public_key())
+
+
+def test_a_signature_that_does_not_name_its_algorithm_is_refused(key: Ed25519PrivateKey) -> None:
+    from http_message_signatures import HTTPMessageSigner
+    from http_message_signatures.algorithms import ED25519
+
+    message = signing._Message("POST", signing._ANY_ORIGIN + PATH)
+    HTTPMessageSigner(signature_algorithm=ED25519, key_resolver=signing._OneKey(private=key)).sign(
+        message,
+        key_id=signing.thumbprint(signing.jwk_of(key.public_key())),
+        created=datetime.fromtimestamp(NOW, tz=UTC),
+        tag=signing.TAG,
+        include_alg=False,
+        covered_component_ids=signing.COVERED,
+        body=BODY,
+    )
+    headers = {name.lower(): value for name, value in message.headers.items()}
+    with pytest.raises(signing.SignatureRefused, match="alg"):
         check(headers, key.public_key())
 
 
