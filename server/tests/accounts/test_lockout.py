@@ -510,6 +510,17 @@ def test_twenty_failures_from_one_network_lock_it_for_five_minutes(
 
 
 @pytest.mark.django_db
+def test_a_refused_try_counts_nowhere_not_even_against_its_network(
+    alice: User, clock: Clock
+) -> None:
+    fail_until_locked(alice.email, clock)
+    for _try in range(50):
+        assert LOCKED in sign_in(alice.email, ip="203.0.113.9").content.decode()
+    assert WRONG in sign_in("somebody@example.org", ip="203.0.113.9").content.decode()
+    assert SpreadMark.objects.filter(network="203.0.113.9").count() == 1
+
+
+@pytest.mark.django_db
 def test_a09_spraying_stops_after_ten_accounts_and_operators_are_told(
     clock: Clock, checked: Counted
 ) -> None:
