@@ -19,7 +19,7 @@ from typing import Protocol
 
 import psutil
 
-from doorward_agent import archives, definitions
+from doorward_agent import archives, definitions, documents
 from doorward_agent.config import AgentConfig
 from doorward_agent.definitions.hashes import HashList
 from doorward_agent.engines import Engine, EngineFailed, Hit, Limit, clamav, yara
@@ -238,9 +238,7 @@ def give_up_rights(config: AgentConfig) -> None:
         except (ValueError, OSError):
             # A stricter limit is already set from outside; that one holds.
             continue
-    # The zip reader looks this up on first use, when the files of a root-only Python are out of
-    # reach.
-    codecs.lookup("cp437")
+    _load_what_is_loaded_late()
     if os.geteuid() == 0:
         try:
             os.setgroups([])
@@ -249,6 +247,25 @@ def give_up_rights(config: AgentConfig) -> None:
         except PermissionError:
             # A container's root without the right to change users: less than root already.
             return
+
+
+# What the readers of archives, documents and mails look up on first use.
+_CODECS = ("ascii", "utf-8", "latin-1", "cp437", "cp1252", "utf-16", "utf-16-le", "utf-16-be")
+_A_MAIL = (
+    b"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n"
+    b"--b\nContent-Transfer-Encoding: base64\n"
+    b"Content-Disposition: attachment; filename*=utf-8''a%20b\n\nYQ==\n"
+    b"--b\nContent-Transfer-Encoding: quoted-printable\n\n=61\n"
+    b"--b\nContent-Transfer-Encoding: x-uuencode\n\nbegin 666 a\n!80``\n`\nend\n--b--\n"
+)
+
+
+def _load_what_is_loaded_late() -> None:
+    """Load it now: without rights, a Python that only root may read is out of reach."""
+    for name in _CODECS:
+        codecs.lookup(name)
+    for _ in documents.mail(_A_MAIL, lambda size: None):
+        pass
 
 
 def _step_back() -> None:
