@@ -35,7 +35,9 @@ def suites(*, slow: bool) -> list[tuple[str, list[str]]]:
         ("protocol and agent", parallel("-m", "not slow", "protocol/tests", "agent/tests")),
         ("server on SQLite", parallel("-m", "not slow", "server/tests")),
         ("server on PostgreSQL", [*postgres, *parallel("-m", "not slow", "server/tests")]),
-        ("journeys, browser, docs", pytest("-m", "not slow", "tests")),
+        # Apart: the browser's own event loop stays in its process to the end.
+        ("browser", pytest("-m", "not slow", "tests/browser")),
+        ("journeys, drills, docs", pytest("-m", "not slow", "tests", "--ignore=tests/browser")),
     ]
 
 
