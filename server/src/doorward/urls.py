@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from django.urls import include, path
 
 from doorward.portal import health
@@ -12,11 +10,9 @@ urlpatterns = [
     path("health/live", health.live),
     path("health/ready", health.ready),
     path("_allauth/", include("allauth.headless.urls")),
+    path("api/v1/", include("doorward.api.urls")),
+    path("", include("doorward.portal.urls")),
 ]
-# The rooms land one by one.
-for _prefix, _module in (("api/v1/", "doorward.api.urls"), ("", "doorward.portal.urls")):
-    if find_spec(_module):
-        urlpatterns.append(path(_prefix, include(_module)))
 
 handler400 = "doorward.portal.errors.bad_request"
 handler403 = "doorward.portal.errors.forbidden"
