@@ -90,13 +90,24 @@ class Role(models.TextChoices):
     VIEWER = "viewer", _("Viewer")
 
 
+class Shares(models.TextChoices):
+    """What a member lets the account's other members know of their own devices."""
+
+    STATE = "state", _("Name and state only")
+    FINDINGS = "findings", _("Also what was found")
+    PATHS = "paths", _("Also the names and places of files")
+
+
 class Membership(models.Model):
     """A person's place in an account."""
 
     account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="memberships")
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=10, choices=Role.choices)
+    shares = models.CharField(max_length=10, choices=Shares.choices, default=Shares.STATE)
     created_at = models.DateTimeField(auto_now_add=True)
+    # When the person last chose to look at this account: where the next session begins.
+    chosen_at = models.DateTimeField(null=True)
 
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [
@@ -104,10 +115,66 @@ class Membership(models.Model):
             models.CheckConstraint(
                 condition=models.Q(role__in=Role.values), name="membership_role_known"
             ),
+            models.CheckConstraint(
+                condition=models.Q(shares__in=Shares.values), name="membership_shares_known"
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.user} ({self.role})"
+
+
+class InvitationEnd(models.TextChoices):
+    """What became of an invitation."""
+
+    WAITING = "", _("Waiting")
+    ACCEPTED = "accepted", _("Accepted")
+    DECLINED = "declined", _("Declined")
+    WITHDRAWN = "withdrawn", _("Withdrawn")
+
+
+class Invitation(models.Model):
+    """Somebody was asked by mail to join an account. Until they have, they have no rights in it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="invitations")
+    email = models.EmailField(max_length=254)
+    role = models.CharField(max_length=10, choices=Role.choices)
+    digest = models.CharField(max_length=64, unique=True)
+    made_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField(db_index=True)
+    end = models.CharField(max_length=10, choices=InvitationEnd.choices, blank=True)
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(
+                fields=["account", "email"],
+                condition=models.Q(end=""),
+                name="one_waiting_invitation",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"invitation {self.pk}"
+
+
+class OwnershipTransfer(models.Model):
+    """An owner has offered their account to a member, who has not answered yet."""
+
+    account = models.OneToOneField(
+        Account, primary_key=True, on_delete=models.CASCADE, related_name="ownership_transfer"
+    )
+    giver = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    taker = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    # What the giver is afterwards.
+    role_after = models.CharField(max_length=10, choices=Role.choices)
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"transfer of {self.account_id}"
 
 
 class PersonalToken(models.Model):
@@ -115,6 +182,8 @@ class PersonalToken(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="tokens")
+    # The one account it opens; without one, the account the person belongs to longest.
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, null=True, related_name="+")
     name = models.CharField(max_length=80)
     digest = models.CharField(max_length=64, unique=True)
     scopes = models.CharField(max_length=200)

@@ -38,6 +38,13 @@ class Device(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="devices")
+    # Whose it is: what the others see of it, this member decides. Nobody's is the account's.
+    # Kept when the person is gone: nulled, all that they did not share would be everybody's.
+    member = models.ForeignKey(
+        User, on_delete=models.DO_NOTHING, null=True, related_name="+", db_constraint=False
+    )
+    # What it reported before was its former member's, who did not share all of it: nobody sees it.
+    private_until = models.DateTimeField(null=True, blank=True)
     name = models.CharField(_("name"), max_length=MAX_NAME, blank=True)
     hostname = models.CharField(max_length=MAX_NAME, blank=True)
     os_name = models.CharField(max_length=MAX_WORD, blank=True)
@@ -119,6 +126,8 @@ class EnrollmentCode(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="+")
     made_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    # Whose device it will be; nobody's is the account's.
+    member = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
     # The first four characters find the row, so that a try is counted before it is compared.
     selector = models.CharField(max_length=4, unique=True)
     # Keyed by a key that is not in the database: a stolen copy of it holds no usable code.
