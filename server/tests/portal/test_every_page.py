@@ -27,7 +27,7 @@ OPEN = {
     "theme_choice",
 }
 # Pages for somebody who has typed the password and goes on; others begin at the beginning.
-BETWEEN = {"mfa_authenticate", "account_confirm_login_code"}
+BETWEEN = {"mfa_authenticate", "account_confirm_login_code", "account_email_verification_sent"}
 PAGES = ["/", "/devices/", "/devices/add/", "/protection/", "/reports/", "/reports/threats/"]
 PAGES += [
     "/subscription/",

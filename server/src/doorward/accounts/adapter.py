@@ -16,6 +16,7 @@ from allauth.core import context as allauth_context
 from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.core.internal import ratelimit
 from django.conf import settings
+from django.contrib import messages
 from django.contrib.auth import authenticate as check_credentials
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
@@ -48,8 +49,8 @@ STRANGERS_MAILS: Final = {
     "account/email/unknown_account": "reset",
     "account/email/password_reset_key": "reset",
     "account/email/password_reset_code": "reset",
-    "account/email/login_code": "code",
 }
+LOGIN_CODE_MAIL: Final = "account/email/login_code"
 BROWSER_HEADER: Final = "X-Known-Browser"
 # Where a code is typed by somebody who isn't signed in yet.
 CODE_VIEWS: Final = frozenset(
@@ -80,6 +81,7 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
         "incorrect_password": _("That is not your password."),
         "enter_current_password": _("That is not your password."),
         "incorrect_code": _("That is not the code. Look at the newest mail from us."),
+        "too_many_login_attempts": _("Too many wrong tries. Begin again in a few minutes."),
     }
 
     # -- signing up ------------------------------------------------------------------------------
@@ -200,6 +202,8 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
         }
         purpose = STRANGERS_MAILS.get(template_prefix)
         origin = origin_of(allauth_context.request)
+        if template_prefix == LOGIN_CODE_MAIL and not _may_have_another_code(email):
+            return
         if purpose is None or unlock.may_mail(purpose, email, ip=origin.ip):
             post_office.post(letters.of(template_prefix, rebased), to=email)
 
@@ -214,6 +218,18 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
         origin = origin_of(allauth_context.request)
         told = {"timestamp": timezone.now(), "ip": origin.ip, "user_agent": origin.agent}
         self.send_mail(template_prefix, email or user.email, {**told, **(context or {})})
+
+
+def _may_have_another_code(email: str) -> bool:
+    # Only who typed the right password causes these. So they are told, where a stranger is not.
+    owner = f"mailed {canonical_email(email)}"
+    if lockout.allow((lockout.CODE_HOUR, owner), (lockout.CODE_DAY, owner)):
+        return True
+    messages.error(
+        allauth_context.request,
+        gettext("We mailed you many codes already. Wait an hour, or choose another way."),
+    )
+    return False
 
 
 def count_signup(request: HttpRequest, email: str) -> None:

@@ -149,7 +149,7 @@ def install() -> None:
     from allauth.mfa.webauthn import forms as webauthn_forms
     from allauth.usersessions.models import UserSessionManager
 
-    from doorward.accounts.factors import recovery_codes, totp
+    from doorward.accounts.factors import recovery_codes, sent_codes, totp
 
     for place, name, ours in (
         (Authenticator, "wrap", _wrap),
@@ -165,6 +165,7 @@ def install() -> None:
         (trust, "is_trusted_browser", is_trusted_browser),
         (trust, "trust_browser", trust_browser),
         (UserSessionManager, "purge_and_list", sessions.purge_and_list),
+        *sent_codes.install(),
     ):
         if not hasattr(place, name):
             raise MovedAway(f"{place.__name__}.{name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from allauth.account.models import EmailAddress
 from django.db import transaction
 
 from doorward.accounts.models import Account, Membership, Role, User
@@ -35,3 +36,22 @@ def found_account(user: User, *, ip: str = "", agent: str = "") -> Account:
         "account.created", account=account, actor=user, target=str(account.pk), ip=ip, agent=agent
     )
     return account
+
+
+@transaction.atomic
+def give_up(user: User) -> bool:
+    """Delete somebody who never confirmed their address, with the account founded for them.
+
+    The address is free to sign up with again. Whoever has confirmed it, ever signed in or is an
+    operator is left alone; tells whether anybody was deleted.
+    """
+    unfinished = User.objects.select_for_update().filter(
+        pk=user.pk, last_login__isnull=True, is_operator=False
+    )
+    if not unfinished.exists() or EmailAddress.objects.filter(user=user, verified=True).exists():
+        return False
+    trail.record("account.unconfirmed.deleted", actor=user)
+    shared = Membership.objects.exclude(user=user).values("account_id")
+    Account.objects.filter(memberships__user=user).exclude(pk__in=shared).delete()
+    user.delete()
+    return True

@@ -6,12 +6,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from allauth.account.models import EmailAddress
-from django.db import transaction
 from django.utils import timezone
 
-from doorward.accounts import sessions, unlock
-from doorward.accounts.models import Account, Membership, RememberedBrowser, SpentSignIn, User
-from doorward.audit import trail
+from doorward.accounts import sessions, signup, unlock
+from doorward.accounts.models import RememberedBrowser, SpentSignIn, User
 
 # Whoever has not confirmed an address by then may begin anew; nobody can keep it from its owner.
 UNCONFIRMED_KEPT: Final = timedelta(hours=24)
@@ -33,13 +31,7 @@ def forget_unconfirmed(now: datetime) -> int:
     stale = User.objects.filter(
         created_at__lt=now - UNCONFIRMED_KEPT, last_login__isnull=True, is_operator=False
     ).exclude(pk__in=confirmed)[:MOST_PER_TURN]
-    for user in stale:
-        with transaction.atomic():
-            trail.record("account.unconfirmed.deleted", actor=user)
-            shared = Membership.objects.exclude(user=user).values("account_id")
-            Account.objects.filter(memberships__user=user).exclude(pk__in=shared).delete()
-            user.delete()
-    return len(stale)
+    return sum(signup.give_up(user) for user in stale)
 
 
 SWEEPS = [

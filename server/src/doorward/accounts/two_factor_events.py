@@ -9,7 +9,7 @@ from allauth.mfa import signals as mfa_signals
 from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.signals import user_logged_in
 
-from doorward.accounts import remembered, sessions, two_factor
+from doorward.accounts import remembered, sessions, signup, two_factor
 from doorward.accounts.origin import origin_of
 from doorward.accounts.two_factor import Way
 from doorward.audit import trail
@@ -30,6 +30,7 @@ def watch() -> None:
         (mfa_signals.authenticator_used, _used),
         (mfa_signals.authentication_failed, _failed),
         (account_signals.login_code_rejected, _code_rejected),
+        (account_signals.email_verification_code_rejected, _address_code_rejected),
         (user_logged_in, _signed_in),
         (account_signals.authentication_step_completed, _stepped_up),
         (account_signals.password_changed, _password_changed),
@@ -113,6 +114,12 @@ def _failed(
 def _code_rejected(*, request: HttpRequest, user: User, **_more: Any) -> None:
     origin = origin_of(request)
     two_factor.record_failure(user, Way.EMAIL, ip=origin.ip, agent=origin.agent)
+
+
+def _address_code_rejected(*, user: User, last_attempt: bool, **_more: Any) -> None:
+    if last_attempt:
+        # Else who mistyped it three times would be told that the address is taken, by themselves.
+        signup.give_up(user)
 
 
 def _signed_in(*, request: HttpRequest, user: User, **_more: Any) -> None:

@@ -15,6 +15,7 @@ from doorward.portal import (
     reports,
     security,
     sessions,
+    signing_up,
     site_files,
     subscription,
     tokens,
@@ -55,6 +56,7 @@ urlpatterns = [
     ),
     path("account/security/by-mail/", security.mail_me_a_code, name="second_step_by_mail"),
     path("account/security/another-way/", security.another_way, name="second_step_another_way"),
+    path("confirm-email/", signing_up.confirm_address, name="account_email_verification_sent"),
     path("login/code/confirm/", security.mailed_code, name="account_confirm_login_code"),
     path("account/security/authenticate/", security.second_step, name="mfa_authenticate"),
     # Where allauth leads after a change of a passkey.
