@@ -227,6 +227,14 @@ SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = LANGUAGE_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = LANGUAGE_COOKIE_SAMESITE = "Lax"
 CSRF_TRUSTED_ORIGINS = [SITE_URL]
 CSRF_FAILURE_VIEW = "doorward.portal.errors.csrf_failure"
+BREACH_CHECK_URL = environment.text(
+    "DOORWARD_BREACH_CHECK_URL",
+    "",
+    "The address of a range service that knows leaked passwords, asked with the first five hex "
+    "digits of a SHA-1 (https://host/range); empty asks nobody.",
+).rstrip("/")
+if BREACH_CHECK_URL and urlsplit(BREACH_CHECK_URL).scheme != "https":
+    raise SettingRefused("DOORWARD_BREACH_CHECK_URL must start with https://.")
 FREE_SEATS = environment.number(
     "DOORWARD_DEFAULT_SEATS",
     5,

@@ -7,19 +7,15 @@ does not, however long.
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 from typing import Final
 
-import django.contrib.auth.password_validation as django_rules
 import zxcvbn_rs_py
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
-from doorward.accounts import passwords
+from doorward.accounts import breaches, known_passwords, passwords
 from doorward.accounts.models import User
 
 # NIST SP 800-63B-4: at least 15 characters where the password stands alone, 8 beside a second step.
@@ -41,6 +37,14 @@ class PasswordRules:
         """Raise ValidationError with every reason in words, none of them repeating the password."""
         alone = user is None or not has_second_step(user)
         reasons = list(reasons_against(password, user=user, alone=alone))
+        # Asked last: a password that is refused anyway need not be hashed for anybody.
+        if not reasons and breaches.knows(password):
+            reasons.append(
+                (
+                    "password_leaked",
+                    _("This is known from a leak elsewhere. Make up a sentence of your own."),
+                )
+            )
         if reasons:
             raise ValidationError([ValidationError(text, code=code) for code, text in reasons])
 
@@ -85,7 +89,7 @@ def reasons_against(password: str, *, user: User | None, alone: bool) -> Iterato
                 % {"word": word},
             )
             return
-    if password.casefold() in _common():
+    if known_passwords.contains(password):
         yield (
             "password_too_common",
             _("This is on the lists guessers begin with. Make up a sentence of your own."),
@@ -121,11 +125,3 @@ def context_words(user: User | None) -> Iterator[str]:
         if len(word) >= SHORTEST_CONTEXT_WORD and word not in seen:
             seen.add(word)
             yield word
-
-
-@cache
-def _common() -> frozenset[str]:
-    # Django's list: 20,000 passwords from leaks, in lower case.
-    path = Path(django_rules.__file__).with_name("common-passwords.txt.gz")
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return frozenset(line.strip() for line in lines)

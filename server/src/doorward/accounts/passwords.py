@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import unicodedata
 from contextlib import AbstractContextManager
 from threading import BoundedSemaphore
 from typing import Any, Final
@@ -119,7 +120,15 @@ class SodiumArgon2Hasher(BasePasswordHasher):
 
 
 def as_bytes(password: str) -> bytes:
-    """Return what is hashed for a password, for any text there is."""
+    """Return what is hashed for a password, for any text there is: its NFC form in UTF-8.
+
+    One keyboard sends "é" as one character, another as "e" and an accent: they are one password.
+    Nothing else is changed, neither case nor spaces.
+    """
     # Unpaired surrogates can arrive in JSON; they have no UTF-8, and must be a wrong password
     # and not an error.
-    return password.encode("utf-8", "surrogatepass")
+    raw = password.encode("utf-8", "surrogatepass")
+    # Putting accents in order takes time with the square of their number.
+    if len(raw) > MOST_BYTES or password.isascii():
+        return raw
+    return unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")
