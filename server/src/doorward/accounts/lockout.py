@@ -18,7 +18,6 @@ from typing import Final
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import F
 from django.utils import timezone
 
 from doorward.accounts.models import KnownBrowser, SpreadMark, Throttle, User, canonical_email
@@ -66,6 +65,9 @@ SIGNUP_ADDRESS: Final = Window("up", 3, timedelta(hours=24), timedelta(hours=24)
 LOCK_MAIL: Final = Window("lockmail", 1, timedelta(hours=6), timedelta(hours=6))
 LOCK_MAIL_DAY: Final = Window("lockmailday", 3, timedelta(hours=24), timedelta(hours=24))
 ALERT: Final = Window("alert", 1, timedelta(minutes=30), timedelta(minutes=30))
+INVITATIONS: Final = Window("invite", 20, timedelta(hours=24), timedelta(hours=24))
+INVITATION_MAIL: Final = Window("invitemail", 3, timedelta(hours=24), timedelta(hours=24))
+OFFERS: Final = Window("offer", 5, timedelta(hours=24), timedelta(hours=24))
 NEW_BROWSER_MAIL: Final = Window("newmail", 5, timedelta(hours=24), timedelta(hours=24))
 
 # One network may fail for so many different addresses within so long; then it is spraying.
@@ -112,6 +114,8 @@ class Try:
     browser: KnownBrowser | None
     failures: int = 0
     taken: list[tuple[Window, str]] = field(default_factory=list)
+    # Whether its network had not failed with this address before.
+    unmarked: bool = False
 
 
 # -- one password try ----------------------------------------------------------------------------
@@ -154,10 +158,11 @@ def _begin_as_stranger(attempt: Try) -> Locked | None:
             wait = until - timezone.now()
             return Locked(None if window is NETWORK_DAY else wait, everybody=True)
         attempt.taken.append((window, key))
-    spraying = _spread(attempt)
-    if spraying is not None:
-        return spraying
-    return _climb(attempt)
+    refusal = _spraying(attempt) or _climb(attempt)
+    if refusal is None:
+        # Only now: a try that is refused neither makes a mark nor takes an older one away.
+        _mark(attempt)
+    return refusal
 
 
 def _climb(attempt: Try) -> Locked | None:
@@ -202,11 +207,19 @@ def right(attempt: Try) -> None:
 
     Clearing them would let a burglar who also owns an account wipe what counts against his network.
     """
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):
+        # In the order a try takes them: two at once must not wait for each other.
         _give_back(attempt)
         if attempt.browser is None:
-            Throttle.objects.filter(pk=f"a:{attempt.login}", count__gt=0).update(
-                count=F("count") - 1, total=F("total") - 1, locked_until=0
+            _run(
+                "UPDATE accounts_throttle SET count = count - 1, total = total - 1,"
+                " locked_until = 0 WHERE key = %s AND count > 0",
+                [f"a:{attempt.login}"],
+            )
+        if attempt.unmarked:
+            _run(
+                "DELETE FROM accounts_spreadmark WHERE network = %s AND login = %s",
+                [_key("network", attempt.network), attempt.login],
             )
 
 
@@ -219,38 +232,61 @@ def signed_in(login: str, *, by_known_browser: bool) -> None:
 def clear(login: str) -> bool:
     """Forget every failure counted for this address; tells whether there were any."""
     key = f"a:{_key('login', canonical_email(login))}"
-    return bool(Throttle.objects.filter(pk=key).delete()[0])
+    return _run("DELETE FROM accounts_throttle WHERE key = %s", [key]) > 0
 
 
 def _give_back(attempt: Try) -> None:
     for window, key in attempt.taken:
-        pk = _window_key(window, key)
-        Throttle.objects.filter(pk=pk, count__gt=0).update(count=F("count") - 1, locked_until=0)
-    SpreadMark.objects.filter(network=attempt.network, login=attempt.login).delete()
+        _uncount(window, key)
     attempt.taken.clear()
+
+
+def _uncount(window: Window, key: str) -> None:
+    _run(
+        "UPDATE accounts_throttle SET count = count - 1, locked_until = 0"
+        " WHERE key = %s AND count > 0",
+        [_window_key(window, key)],
+    )
 
 
 # -- spraying ------------------------------------------------------------------------------------
 
 
-def _spread(attempt: Try) -> Locked | None:
+def _spraying(attempt: Try) -> Locked | None:
     now = timezone.now()
-    key = f"s:{_key('network', attempt.network)}"
-    locked = Throttle.objects.filter(pk=key, locked_until__gt=_ms(now)).first()
-    if locked is not None:
-        return Locked(timedelta(milliseconds=locked.locked_until - _ms(now)), everybody=True)
-    others = SpreadMark.objects.filter(network=attempt.network, at__gt=now - SPREAD_WITHIN)
-    others = others.exclude(login=attempt.login)
-    if others.count() >= SPREAD_MOST:
-        until = _ms(now + SPREAD_LOCK)
-        lock = {"count": 0, "since": _ms(now), "locked_until": until, "updated": until}
-        Throttle.objects.update_or_create(pk=key, defaults=lock)
-        _alert("operator.alert.spraying", network=attempt.network)
-        return Locked(SPREAD_LOCK, everybody=True)
-    SpreadMark.objects.update_or_create(
-        network=attempt.network, login=attempt.login, defaults={"at": now}
+    network = _key("network", attempt.network)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT (SELECT locked_until FROM accounts_throttle"
+            " WHERE key = %s AND locked_until > %s),"
+            " (SELECT count(*) FROM accounts_spreadmark"
+            " WHERE network = %s AND at > %s AND login <> %s),"
+            " (SELECT count(*) FROM accounts_spreadmark WHERE network = %s AND login = %s)",
+            [
+                *(f"s:{network}", _ms(now)),
+                *(network, _stamp(now - SPREAD_WITHIN), attempt.login),
+                *(network, attempt.login),
+            ],
+        )
+        locked_until, others, own = cursor.fetchone()
+    if locked_until is not None:
+        return Locked(timedelta(milliseconds=locked_until - _ms(now)), everybody=True)
+    if others < SPREAD_MOST:
+        attempt.unmarked = not own
+        return None
+    until = _ms(now + SPREAD_LOCK)
+    lock = {"count": 0, "since": _ms(now), "locked_until": until, "updated": until}
+    Throttle.objects.update_or_create(pk=f"s:{network}", defaults=lock)
+    _alert("operator.alert.spraying", network=attempt.network)
+    return Locked(SPREAD_LOCK, everybody=True)
+
+
+def _mark(attempt: Try) -> None:
+    _run(
+        "INSERT INTO accounts_spreadmark (network, login, at) VALUES (%s, %s, %s)"
+        " ON CONFLICT (network, login) DO UPDATE SET at = excluded.at",
+        [_key("network", attempt.network), attempt.login, _stamp(timezone.now())],
     )
-    return None
 
 
 def _alert(tag: str, *, network: str = "") -> None:
@@ -269,14 +305,16 @@ def allow(*wanted: tuple[Window, str]) -> bool:
 
 def full(*wanted: tuple[Window, str]) -> timedelta | None:
     """Count one in each window; when one of them is full, none, and return how long it stays so."""
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):
         taken: list[tuple[Window, str]] = []
         for window, key in wanted:
             until = _take(window, key)
             if until is not None:
                 for earlier, held in taken:
-                    Throttle.objects.filter(pk=_window_key(earlier, held), count__gt=0).update(
-                        count=F("count") - 1
+                    _run(
+                        "UPDATE accounts_throttle SET count = count - 1"
+                        " WHERE key = %s AND count > 0",
+                        [_window_key(earlier, held)],
                     )
                 return max(until - timezone.now(), timedelta(seconds=1))
             taken.append((window, key))
@@ -286,9 +324,7 @@ def full(*wanted: tuple[Window, str]) -> timedelta | None:
 def give_back(*taken: tuple[Window, str]) -> None:
     """Uncount one in each of these windows: the try was right. What failed before stays counted."""
     for window, key in taken:
-        Throttle.objects.filter(pk=_window_key(window, key), count__gt=0).update(
-            count=F("count") - 1, locked_until=0
-        )
+        _uncount(window, key)
 
 
 def reset(*wanted: tuple[Window, str]) -> None:
@@ -315,11 +351,11 @@ def _take(window: Window, key: str) -> datetime | None:
             " RETURNING count",
             [pk, now, now, start, start, start, window.most, lock, start, window.most],
         )
-        row = cursor.fetchone()
-    if row is not None:
-        return None
-    held = Throttle.objects.get(pk=pk)
-    ends = max(held.locked_until, held.since + _span(window.within))
+        if cursor.fetchone() is not None:
+            return None
+        cursor.execute("SELECT locked_until, since FROM accounts_throttle WHERE key = %s", [pk])
+        locked_until, since = cursor.fetchone()
+    ends = max(locked_until, since + _span(window.within))
     return moment + timedelta(milliseconds=max(1, ends - now))
 
 
@@ -373,6 +409,18 @@ def _key(purpose: str, text: str) -> str:
 
 def _window_key(window: Window, key: str) -> str:
     return f"w:{window.name}:{_key(window.name, key)}"
+
+
+def _run(statement: str, values: list[object]) -> int:
+    # By hand, as everything a sign-in waits for: to make the SQL of a query set costs five to ten
+    # times what running it does (docs/performance.md).
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return int(cursor.rowcount)
+
+
+def _stamp(moment: datetime) -> object:
+    return connection.ops.adapt_datetimefield_value(moment)
 
 
 def _ms(moment: datetime) -> int:
