@@ -46,6 +46,9 @@ class User(AbstractBaseUser):
     # When the newest link to choose a password was made (seconds as in its text): older ones are
     # no good.
     newest_link = models.BigIntegerField(default=0)
+    # Until when there may be something to ask this person on every page (a sign-in to approve, a
+    # recovery that waits): pages look for it only then.
+    asked_until = models.DateTimeField(null=True)
 
     objects: ClassVar[UserManager] = UserManager()
     USERNAME_FIELD = "email"
@@ -348,3 +351,109 @@ class SpentSignIn(models.Model):
 
     def __str__(self) -> str:
         return self.nonce
+
+
+class Approval(models.Model):
+    """A sign-in that asks to be approved in another session of the same person."""
+
+    class State(models.TextChoices):
+        """How it stands; only ``waiting`` and ``approved`` can still change."""
+
+        WAITING = "waiting"
+        APPROVED = "approved"
+        DENIED = "denied"
+        MISMATCHED = "mismatched"
+        USED = "used"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="approvals")
+    number = models.PositiveSmallIntegerField()
+    state = models.CharField(max_length=10, choices=State.choices, default=State.WAITING)
+    asked_at = models.DateTimeField(db_index=True)
+    expires_at = models.DateTimeField()
+    agent = models.CharField(max_length=300, blank=True)
+    ip = models.CharField(max_length=45, blank=True)
+
+    class Meta:
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["user", "-asked_at"], name="approvals_of_user"),
+        ]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.CheckConstraint(
+                condition=models.Q(number__gte=10, number__lte=99), name="approval_two_digits"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"approval {self.pk} {self.state}"
+
+
+class Recovery(models.Model):
+    """A person who lost their second step waits to set a new one (docs/security/recovery.md)."""
+
+    class Kind(models.TextChoices):
+        """Who vouches that it is them: their mailbox, or two operators."""
+
+        MAILBOX = "mailbox"
+        OPERATORS = "operators"
+
+    class Ending(models.TextChoices):
+        """How it ended; "" while it has not."""
+
+        USED = "used"
+        STOPPED = "stopped"
+        CHANGED = "changed"
+        UNNEEDED = "unneeded"
+        LAPSED = "lapsed"
+        REFUSED = "refused"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="recoveries")
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    asked_at = models.DateTimeField()
+    # Nothing while a second operator has not confirmed.
+    starts_at = models.DateTimeField(null=True)
+    ready_at = models.DateTimeField(null=True)
+    ends_at = models.DateTimeField()
+    # What the person's password, ways and address were when it began.
+    as_of = models.CharField(max_length=64)
+    # How many announcements were made (recovery.ANNOUNCEMENTS), and when the next one is due.
+    announced = models.PositiveSmallIntegerField(default=0)
+    due_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    ending = models.CharField(max_length=10, choices=Ending.choices, blank=True)
+    agent = models.CharField(max_length=300, blank=True)
+    ip = models.CharField(max_length=45, blank=True)
+    reason = models.CharField(max_length=500, blank=True)
+    first_operator = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    second_operator = models.ForeignKey(
+        User, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+
+    class Meta:
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(
+                fields=["due_at"],
+                name="recoveries_due",
+                condition=models.Q(ended_at__isnull=True),
+            ),
+        ]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(
+                fields=["user", "kind"],
+                name="one_open_recovery_of_a_kind",
+                condition=models.Q(ended_at__isnull=True),
+            ),
+            models.CheckConstraint(
+                condition=~models.Q(second_operator=models.F("first_operator")),
+                name="recovery_by_two_operators",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(starts_at__isnull=True, ready_at__isnull=True)
+                | models.Q(ready_at__gt=models.F("starts_at"), ends_at__gt=models.F("ready_at")),
+                name="recovery_in_order",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"recovery {self.pk} {self.ending or 'open'}"
