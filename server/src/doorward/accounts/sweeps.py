@@ -8,7 +8,7 @@ from typing import Final
 from allauth.account.models import EmailAddress
 from django.utils import timezone
 
-from doorward.accounts import sessions, signup, unlock
+from doorward.accounts import invitations, sessions, signup, unlock
 from doorward.accounts.models import RememberedBrowser, SpentSignIn, User
 
 # Whoever has not confirmed an address by then may begin anew; nobody can keep it from its owner.
@@ -38,4 +38,5 @@ SWEEPS = [
     ("over", 3600.0, forget_what_is_over),
     ("unconfirmed", 3600.0, forget_unconfirmed),
     ("lockout", 3600.0, unlock.forget_old),
+    ("invitations", 3600.0, invitations.forget_old),
 ]

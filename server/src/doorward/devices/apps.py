@@ -8,3 +8,10 @@ class DevicesConfig(AppConfig):
 
     name = "doorward.devices"
     label = "devices"
+
+    def ready(self) -> None:
+        """Have devices stay or go when their member leaves an account."""
+        from doorward.accounts import members
+        from doorward.devices import parting
+
+        members.at_parting(parting.part)

@@ -27,6 +27,8 @@ class Letter:
     link_label: str = ""
     closing: tuple[str, ...] = ()
     useless_after: timedelta | None = None
+    # Why they get it, where it is not for what happened in an account of theirs.
+    why: str = ""
 
 
 def post(letter: Letter, *, to: str, account: UUID | None = None) -> Mail:
@@ -39,7 +41,7 @@ def post(letter: Letter, *, to: str, account: UUID | None = None) -> Mail:
             "link": letter.link,
             "link_label": letter.link_label,
             "closing": [outbox.one_line(line) for line in letter.closing],
-            "why": _("You get this because of what happened in your account at"),
+            "why": letter.why or _("You get this because of what happened in your account at"),
         },
         "product_name": outbox.one_line(settings.PRODUCT_NAME),
         "site_url": settings.SITE_URL,
