@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -108,13 +109,37 @@ def test_a_removed_device_scans_and_tells_nobody(
     assert queued(state) == []
 
 
-def test_what_run_will_deliver_is_left_to_run(
-    state: Path, eicar_file: Path, capsys: Output
+@pytest.mark.parametrize(
+    ("delivers", "trouble", "told"),
+    [
+        (True, None, "Reported by the running agent."),
+        (False, None, "Not reported yet: it waits in the outbox"),
+        (False, "The server is away.", "Not reported yet: The server is away."),
+    ],
+)
+def test_what_run_will_deliver_is_left_to_run_and_called_reported_only_when_it_is(
+    state: Path,
+    eicar_file: Path,
+    capsys: Output,
+    monkeypatch: pytest.MonkeyPatch,
+    delivers: bool,
+    trouble: str | None,
+    told: str,
 ) -> None:
     enroll(state)
+    clock = iter(range(1000))
+
+    def time_passes(_: float) -> None:
+        with contextlib.closing(database.open_in(state)) as db:
+            if delivers:
+                db.execute("DELETE FROM event")
+            database.note(db, "trouble", trouble)
+
+    monkeypatch.setattr("doorward_agent.delivery.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("doorward_agent.delivery.time.sleep", time_passes)
     with lock.held(state / lock.RUN_FILE):
         _, found = scanned(state, capsys, str(eicar_file))
-    assert found["reported"] == "Reported by the running agent."
+    assert found["reported"].startswith(told)
 
 
 def test_a_restored_file_is_the_same_and_found_no_more(
@@ -130,6 +155,31 @@ def test_a_restored_file_is_the_same_and_found_no_more(
     capsys.readouterr()
     status, found = scanned(state, capsys, str(eicar_file))
     assert (status, found["allowed"]) == (0, 1)
+
+
+def test_a_decision_to_keep_a_file_is_listed_and_can_be_ended(
+    state: Path, eicar_file: Path, capsys: Output
+) -> None:
+    _, found = scanned(state, capsys, str(eicar_file))
+    place = ["--state", str(state)]
+    assert main(["quarantine", "allowed", *place]) == 0
+    assert "Nothing is allowed" in capsys.readouterr().out
+    main(["quarantine", "restore", found["threats"][0]["quarantine_id"], *place])
+    assert "quarantine forbid" in capsys.readouterr().out
+
+    assert main(["quarantine", "allowed", "--json", *place]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)["files"]
+    assert (entry["path"], entry["sha256"]) == (str(eicar_file), found["threats"][0]["sha256"])
+    assert main(["quarantine", "allowed", *place]) == 0
+    assert entry["id"] in capsys.readouterr().out
+
+    assert main(["quarantine", "forbid", entry["id"][:6], "ffff", *place]) == 2
+    told = capsys.readouterr()
+    assert f"No longer allowed: {eicar_file}" in told.out
+    assert "ffff: There is no such decision" in told.err
+    status, again = scanned(state, capsys, str(eicar_file))
+    assert (status, again["allowed"]) == (1, 0)
+    assert not eicar_file.exists()
 
 
 def test_a_deleted_file_is_gone_for_good(state: Path, eicar_file: Path, capsys: Output) -> None:
@@ -317,7 +367,7 @@ def test_a_damaged_identity_is_told_in_words(state: Path, home: Path, capsys: Ou
 @pytest.mark.parametrize(
     "words",
     [[], ["enroll"], ["run"], ["scan"], ["status"], ["quarantine"], ["unenroll"]]
-    + [["quarantine", action] for action in ("list", "restore", "delete")],
+    + [["quarantine", action] for action in ("list", "restore", "delete", "allowed", "forbid")],
 )
 def test_every_command_explains_itself(capsys: Output, words: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:

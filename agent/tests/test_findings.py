@@ -400,7 +400,7 @@ def test_restoring_tells_the_server_which_finding_it_was(
         )
     )
     assert status == 0
-    assert "allowed from now on" in capsys.readouterr().out
+    assert "allowed there from now on" in capsys.readouterr().out
     restored = told(enrolled)[-1]
     assert isinstance(restored, messages.FileRemediation)
     assert restored.unmapped.finding_uid == found_in(enrolled)[0].finding_info.uid

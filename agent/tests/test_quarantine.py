@@ -67,6 +67,35 @@ def test_a_restored_file_is_not_caught_again_but_a_changed_one_is(
     assert [found.rule for found in scan.run([eicar_file], config)] == ["DW-TEST-0001"]
 
 
+def test_what_may_stay_may_stay_in_its_place_only(
+    detection: Detection, eicar_file: Path, config: AgentConfig
+) -> None:
+    record = quarantine.put_away(detection, config)
+    quarantine.restore(config, record.id)
+
+    copy = eicar_file.with_name("sent-by-somebody.com")
+    copy.write_bytes(eicar())
+
+    assert [found.location for found in scan.run([eicar_file.parent], config)] == [
+        os.fsencode(copy)
+    ]
+
+
+def test_of_too_many_decisions_the_oldest_goes(config: AgentConfig) -> None:
+    few = dataclasses.replace(config, allowed_most=2)
+    for number in (3, 1, 2):
+        allowed.add(few, "a" * 64, location=b"/%d" % number, path=f"/{number}", now=number)
+    assert [each.path for each in allowed.read(config).values()] == ["/2", "/3"]
+
+
+def test_a_damaged_list_allows_nothing(
+    detection: Detection, eicar_file: Path, config: AgentConfig
+) -> None:
+    quarantine.restore(config, quarantine.put_away(detection, config).id)
+    config.allowed_file.write_text('[{"sha256": "a"}]')
+    assert len(list(scan.run([eicar_file], config))) == 1
+
+
 def test_delete_leaves_nothing(detection: Detection, config: AgentConfig) -> None:
     record = quarantine.put_away(detection, config)
 

@@ -127,7 +127,10 @@ def _parser() -> argparse.ArgumentParser:
         help="print the very last bytes sent to the server (or the last to one of its paths)",
     )
 
-    quarantine = command("quarantine", "List, restore or delete what is in quarantine.")
+    quarantine = command(
+        "quarantine",
+        "List, restore or delete what is in quarantine; list and end what was allowed.",
+    )
     # The option may stand before or after the action.
     actions = quarantine.add_subparsers(title="actions", metavar="ACTION", required=True)
     later = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
@@ -139,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     restore = actions.add_parser(
         "restore",
         parents=[later],
-        help="put a file back where it was, and allow it",
+        help="put a file back where it was, and allow it there",
     )
     restore.add_argument("id", nargs="+", help="as `quarantine list` shows it")
     restore.add_argument("--to", metavar="PATH", help="put it here instead")
@@ -147,6 +150,14 @@ def _parser() -> argparse.ArgumentParser:
     delete = actions.add_parser("delete", parents=[later], help="destroy a quarantined file")
     delete.add_argument("id", nargs="+", help="as `quarantine list` shows it")
     delete.set_defaults(action="delete")
+    permitted = actions.add_parser(
+        "allowed", parents=[later], help="which restored files may stay where they are"
+    )
+    permitted.add_argument("--json", action="store_true", help="print it as JSON")
+    permitted.set_defaults(action="allowed")
+    forbid = actions.add_parser("forbid", parents=[later], help="allow a restored file no longer")
+    forbid.add_argument("id", nargs="+", help="as `quarantine allowed` shows it")
+    forbid.set_defaults(action="forbid")
 
     unenroll = command("unenroll", "Take this computer out of the account; its seat is free then.")
     unenroll.add_argument(

@@ -1,10 +1,12 @@
 # Why not pathlib: one small file, written aside, flushed and put in place step by step.
 # ruff: noqa: PTH105, PTH120, PTH123
-"""What a person has decided to keep: hashes of restored files, which are not reported again.
+"""What a person has decided to keep: restored files, which are not put away again.
 
-The entry is for exactly these bytes. A changed file is a new file.
+An entry is for exactly these bytes in exactly this place. A changed file is a new file, and a copy
+elsewhere is a new finding: whoever trusts one invoice has not trusted each that arrives later.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -22,58 +24,85 @@ class AllowedUnreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """One file that may stay."""
+    """One file that may stay where it is."""
 
     sha256: str
+    location: bytes
+    """Where it was restored to, as the system names it."""
     path: str
-    """Where it was restored to, for people; what counts is the hash."""
+    """The same, for people."""
     since: float
+
+    @property
+    def id(self) -> str:
+        """What people call the entry by: the same bytes in the same place have the same one."""
+        return _id(self.sha256, self.location)
+
+
+def _id(sha256: str, location: bytes) -> str:
+    return hashlib.blake2b(location + b"\0" + sha256.encode(), digest_size=8).hexdigest()
 
 
 def read(config: AgentConfig) -> dict[str, Allowed]:
-    """Return what is allowed, by hash. Raises AllowedUnreadable."""
+    """Return what is allowed, by id, oldest first. Raises AllowedUnreadable."""
     try:
         with open(config.allowed_file, encoding="utf-8") as source:
             entries = json.load(source)
-        return {
-            entry["sha256"]: Allowed(
-                str(entry["sha256"]), str(entry["path"]), float(entry["since"])
+        found = [
+            Allowed(
+                str(entry["sha256"]),
+                bytes.fromhex(entry["location"]),
+                str(entry["path"]),
+                float(entry["since"]),
             )
             for entry in entries
-        }
+        ]
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AllowedUnreadable(f"{config.allowed_file} cannot be read: {error}") from error
+    return {entry.id: entry for entry in sorted(found, key=lambda each: each.since)}
 
 
-def add(config: AgentConfig, sha256: str, *, path: str, now: float | None = None) -> None:
-    """Allow a file by its hash; it is on disk when this returns. Raises AllowedUnreadable,
-    ValueError."""
+def holds(config: AgentConfig, sha256: str, location: bytes) -> bool:
+    """Whether these bytes may stay in this place. Raises AllowedUnreadable."""
+    return _id(sha256, location) in read(config)
+
+
+def add(
+    config: AgentConfig, sha256: str, *, location: bytes, path: str, now: float | None = None
+) -> None:
+    """Allow these bytes in this place; it is on disk when this returns.
+
+    Past ``allowed_most`` the oldest entry goes: what it kept would be put away again, which can be
+    undone. Raises AllowedUnreadable, ValueError.
+    """
     if not _SHA256.fullmatch(sha256):
         raise ValueError("not a SHA-256 hash")
-    held = read(config)
-    held[sha256] = Allowed(sha256, path, time.time() if now is None else now)
-    _write(config, held)
+    entry = Allowed(sha256, location, path, time.time() if now is None else now)
+    held = {**read(config), entry.id: entry}
+    _write(config, list(held.values())[-config.allowed_most :])
 
 
-def remove(config: AgentConfig, sha256: str) -> bool:
-    """Take a hash off the list; tells whether it was on it. Raises AllowedUnreadable."""
+def remove(config: AgentConfig, sha256: str, *, location: bytes) -> bool:
+    """Allow these bytes in this place no longer; tells whether they were. Raises
+    AllowedUnreadable."""
     held = read(config)
-    if held.pop(sha256, None) is None:
+    if held.pop(_id(sha256, location), None) is None:
         return False
-    _write(config, held)
+    _write(config, list(held.values()))
     return True
 
 
-def _write(config: AgentConfig, held: dict[str, Allowed]) -> None:
+def _write(config: AgentConfig, held: list[Allowed]) -> None:
     path = os.fspath(config.allowed_file)
     aside = f"{path}.{os.getpid()}.new"
     handle = os.open(
         aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600
     )
     with open(handle, "w", encoding="utf-8") as target:
-        json.dump([asdict(entry) for entry in held.values()], target, indent=1)
+        entries = [{**asdict(entry), "location": entry.location.hex()} for entry in held]
+        json.dump(entries, target, indent=1)
         target.flush()
         os.fsync(handle)
     os.replace(aside, path)

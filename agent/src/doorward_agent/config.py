@@ -117,6 +117,9 @@ class AgentConfig:
     # -- quarantine ------------------------------------------------------------------------------
     vault_chunk_bytes: int = MEBIBYTE
 
+    allowed_most: int = 1_000
+    """Restored files that may stay; past it the oldest decision goes."""
+
     # -- talking to the server
     # ----------------------------------------------------------------------
     outbox_bytes: int = 50 * MEBIBYTE
@@ -126,6 +129,9 @@ class AgentConfig:
     """Events the server refused that are kept for people to look at."""
     watch_interval: float = 0.5
     """How often `run` looks whether another process has put something into the outbox."""
+    watch_patience: float = 5.0
+    """How long a scan waits to see `run` deliver what it found, before it says that this is still
+    to come."""
     check_in_least: float = 1.0
     """No shorter time between two check-ins, whatever the server says."""
     check_in_most: float = 3600.0
@@ -153,7 +159,7 @@ class AgentConfig:
 
     @property
     def allowed_file(self) -> Path:
-        """Hashes a person has restored, so that they are not put away again."""
+        """What a person has restored, and may stay where it is."""
         return self.state_dir / "allowed.json"
 
 

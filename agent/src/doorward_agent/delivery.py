@@ -15,7 +15,7 @@ import msgspec
 
 from doorward_agent import identity, link, outbox
 from doorward_agent.config import AgentConfig
-from doorward_agent.database import note, transaction
+from doorward_agent.database import note, noted, transaction
 from doorward_protocol import messages
 
 log = logging.getLogger("doorward_agent")
@@ -84,6 +84,20 @@ def once(config: AgentConfig, who: identity.Identity, db: sqlite3.Connection) ->
         reason = str(problem) or "The server was too slow."
         return f"Not reported yet: {reason} It stays in the outbox."
     return f"Reported to {who.server} ({total} events)."
+
+
+def by_another(config: AgentConfig, db: sqlite3.Connection) -> str:
+    """Watch `run` deliver what waits, for a moment; answer a sentence for people about how far it
+    came."""
+    last = outbox.newest(db)
+    deadline = time.monotonic() + config.watch_patience
+    while outbox.is_waiting(db, last):
+        if trouble := noted(db, "trouble"):
+            return f"Not reported yet: {trouble} It stays in the outbox."
+        if time.monotonic() > deadline:
+            return "Not reported yet: it waits in the outbox, and the running agent delivers it."
+        time.sleep(0.05)
+    return "Reported by the running agent."
 
 
 async def _once(config: AgentConfig, who: identity.Identity, db: sqlite3.Connection) -> int:

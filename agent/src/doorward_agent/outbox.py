@@ -80,6 +80,19 @@ def waiting(db: sqlite3.Connection, *, max_events: int, max_bytes: int) -> list[
     return found
 
 
+def newest(db: sqlite3.Connection) -> int:
+    """Answer the number of the event that was put in last; 0 where there is none."""
+    return int(db.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0])
+
+
+def is_waiting(db: sqlite3.Connection, up_to: int) -> bool:
+    """Whether any event up to this number is still undelivered."""
+    found = db.execute(
+        "SELECT EXISTS (SELECT 1 FROM event WHERE state = 'waiting' AND id <= ?)", (up_to,)
+    ).fetchone()
+    return bool(found[0])
+
+
 def delivered(db: sqlite3.Connection, uids: Sequence[str]) -> None:
     """Forget the events that the server has stored."""
     with transaction(db):

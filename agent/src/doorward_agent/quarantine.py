@@ -381,7 +381,7 @@ def _restore(
                     f"the folder of {shown} is not the one it was taken from; choose a destination",
                 )
             _must_be_free(folder, name, shown)
-            known = record.sha256 in allowed.read(config)
+            known = allowed.holds(config, record.sha256, location)
             _journal(
                 config,
                 {
@@ -394,7 +394,7 @@ def _restore(
             )
             aside = _aside(identifier)
             try:
-                allowed.add(config, record.sha256, path=shown)
+                allowed.add(config, record.sha256, location=location, path=shown)
                 target = folder.open(aside, _MAKE, 0o600)
                 try:
                     _write_back(opened, record, target)
@@ -412,7 +412,7 @@ def _restore(
                 with suppress(FileNotFoundError):
                     folder.remove(aside)
                 if not known:
-                    allowed.remove(config, record.sha256)
+                    allowed.remove(config, record.sha256, location=location)
                 _forget(config, identifier)
                 raise
     finally:
@@ -563,7 +563,8 @@ def _recover_restore(config: AgentConfig, entry: dict[str, Any]) -> Recovered:
     identifier = str(entry["id"])
     name = _plain(entry["name"])
     folder_path = _plain(entry["folder"])
-    path = readable(os.path.join(folder_path, name))
+    location = os.path.join(folder_path, name)
+    path = readable(location)
     record = _whole_record(config, identifier)
     if record is None:
         # The vault file goes last: it is gone, so the file is in its place.
@@ -579,12 +580,12 @@ def _recover_restore(config: AgentConfig, entry: dict[str, Any]) -> Recovered:
     except (OSError, LinkInPath):
         in_place = False
     if in_place:
-        allowed.add(config, record.sha256, path=path)
+        allowed.add(config, record.sha256, location=location, path=path)
         os.unlink(_vault_path(config, identifier))
         allowed.flush_folder(_room(config, "vault"))
         return Recovered(identifier, "restore", "finished", path, record)
     if not entry["allowed"]:
-        allowed.remove(config, record.sha256)
+        allowed.remove(config, record.sha256, location=location)
     return Recovered(identifier, "restore", "taken-back", path, record)
 
 

@@ -497,7 +497,7 @@ class Run:
         from doorward_agent import allowed  # only when something is found
 
         try:
-            kept = sha256 in allowed.read(self._config)
+            kept = allowed.holds(self._config, sha256, done.job.path)
         except allowed.AllowedUnreadable:
             # When in doubt, report.
             kept = False

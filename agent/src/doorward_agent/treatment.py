@@ -80,7 +80,7 @@ def _again(detection: Detection, config: AgentConfig, frozen: dict[str, Any]) ->
     if not frozen["quarantine"]:
         return Outcome(action="detected")
     try:
-        if detection.sha256 in allowed.read(config):
+        if allowed.holds(config, detection.sha256, detection.location):
             return Outcome(action="detected", detail="Restored, and allowed since.")
     except allowed.AllowedUnreadable:
         pass  # when in doubt, put it away: that can be undone

@@ -1,4 +1,4 @@
-"""`quarantine`: list, restore and delete what was put away."""
+"""`quarantine`: list, restore and delete what was put away; list and end what was allowed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import sqlite3
 import sys
 import time
+from collections.abc import Sequence
 from typing import Literal
 
 from doorward_agent import allowed, database, findings, identity, quarantine, treatment, vault
@@ -24,6 +25,10 @@ def run(arguments: argparse.Namespace) -> int:
         quarantine.recover(config)
         if arguments.action == "list":
             return _list(config, as_json=arguments.json)
+        if arguments.action == "allowed":
+            return _list_allowed(config, as_json=arguments.json)
+        if arguments.action == "forbid":
+            return _forbid(config, arguments.id)
         return _act(config, arguments)
     except (vault.VaultDamaged, allowed.AllowedUnreadable) as problem:
         raise CommandRefused(str(problem)) from problem
@@ -58,6 +63,39 @@ def _list(config: AgentConfig, *, as_json: bool) -> int:
     for identifier in damaged:
         complain(f"{identifier} is damaged and cannot be restored.")
     return 0
+
+
+def _list_allowed(config: AgentConfig, *, as_json: bool) -> int:
+    held = list(allowed.read(config).values())
+    if as_json:
+        entries = [
+            {"id": each.id, "path": each.path, "sha256": each.sha256, "since": each.since}
+            for each in held
+        ]
+        sys.stdout.write(json.dumps({"files": entries}, indent=2) + "\n")
+        return 0
+    for each in held:
+        say(f"{each.id}  {since(int(each.since * 1000), time.time()):<14}  {each.path}")
+    if not held:
+        say("Nothing is allowed: every file is judged by the rules alone.")
+    return 0
+
+
+def _forbid(config: AgentConfig, identifiers: Sequence[str]) -> int:
+    status = 0
+    for wanted in identifiers:
+        found = [each for each in allowed.read(config).values() if each.id.startswith(wanted)]
+        if len(found) != 1:
+            complain(
+                f"{wanted}: More than one id begins so; write more of it."
+                if found
+                else f"{wanted}: There is no such decision. `quarantine allowed` shows them."
+            )
+            status = 2
+            continue
+        allowed.remove(config, found[0].sha256, location=found[0].location)
+        say(f"No longer allowed: {found[0].path}. A scan that finds it puts it away again.")
+    return status
 
 
 def _act(config: AgentConfig, arguments: argparse.Namespace) -> int:
@@ -117,7 +155,8 @@ def _carry_out(
             int(time.time() * 1000),
         )
     if action == "restore":
-        say(f"Restored {to or record.path}, and allowed from now on.")
+        say(f"Restored {to or record.path}, and allowed there from now on.")
+        say("To end that: `quarantine allowed` lists such files, `quarantine forbid ID` ends it.")
     else:
         say(f"Deleted for good: {record.path}")
 

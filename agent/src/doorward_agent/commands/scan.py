@@ -59,7 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
         unresolved = [entry for entry in found if entry[1].action != "quarantined"]
         if teller is not None:
             _end(teller, summary, resolved=len(found) - len(unresolved), problem=problem)
-        told = _deliver(config, who, teller.db) if who and teller else ""
+        # A scan that `run` has started is delivered by it; nobody reads what it prints.
+        told = (
+            _deliver(config, who, teller.db) if who and teller and not arguments.scheduled else ""
+        )
     if arguments.json:
         _print_json(summary, found, problem, told)
     else:
@@ -233,15 +236,13 @@ def _new_teller(
 
 def _deliver(config: AgentConfig, who: Identity, db: sqlite3.Connection) -> str:
     """Deliver now, unless `run` is at work and does it anyway; answer a sentence for people."""
-    from doorward_agent import lock
+    from doorward_agent import delivery, lock
 
     try:
         with lock.held(config.state_dir / lock.RUN_FILE):
-            from doorward_agent import delivery
-
             return delivery.once(config, who, db)
     except lock.LockHeld:
-        return "Reported by the running agent."
+        return delivery.by_another(config, db)
 
 
 def _display(arguments: argparse.Namespace) -> Display | None:
