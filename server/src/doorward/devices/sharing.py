@@ -10,15 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
 from uuid import UUID
 
 from django.db.models import F, OuterRef, Q, Subquery
 
 from doorward.accounts.models import Account, Membership, Shares, User
 from doorward.devices.models import Device
-
-_NOBODY: Final[Mapping[UUID, Shares]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Sight:
 
     account: Account
     person: UUID
-    others: Mapping[UUID, Shares] = field(default=_NOBODY)
+    others: Mapping[UUID, Shares] = field(default_factory=dict)
     some_are_private: bool = False
     """Whether a device's former member took what it had reported so far with them."""
 

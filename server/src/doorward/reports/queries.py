@@ -1,6 +1,7 @@
 """What people and programs read of the reports; the portal and the API ask the same questions here.
 
-Every function takes the account first and answers about that account only. Lists are read by
+Every function takes the account first and answers about that account only: the whole of it, or as
+one person may see it (devices/sharing.py); pages and the API give the latter. Lists are read by
 cursor, never by number: the thousandth page costs what the first does.
 """
 
@@ -18,8 +19,10 @@ from uuid import UUID
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 from django.utils import timezone
 
-from doorward.accounts.models import Account
+from doorward.accounts.models import Account, Shares
+from doorward.devices import sharing
 from doorward.devices.models import Device
+from doorward.devices.sharing import Seen, Sight
 from doorward.reports.models import Detection, Remediation, Scan, ScanState, Tally
 
 DEFAULT_LIMIT: Final = 20
@@ -32,6 +35,7 @@ UNFINISHED_AFTER: Final = timedelta(hours=24)
 """A scan without an end for so long was cut short: the device was switched off, say."""
 
 Row = TypeVar("Row", Scan, Detection)
+AnyRow = TypeVar("AnyRow", Scan, Detection, Remediation)
 
 
 class InvalidCursor(ValueError):
@@ -143,7 +147,7 @@ class ThreatDetail:
 
 
 def scans(
-    account: Account,
+    seen: Seen,
     wanted: ScanFilter = ALL_SCANS,
     *,
     cursor: str = "",
@@ -153,18 +157,18 @@ def scans(
 
     Raises InvalidCursor. Takes one query.
     """
-    rows = _of(Scan.objects.all(), account, wanted.device)
+    rows = _of(Scan.objects.all(), seen, wanted.device)
     if wanted.states:
         rows = rows.filter(state__in=wanted.states)
     if wanted.kinds:
         rows = rows.filter(kind__in=wanted.kinds)
     if wanted.with_detections is not None:
         rows = rows.filter(Q(detections__gt=0) if wanted.with_detections else Q(detections=0))
-    return _page(_between(rows, wanted.since, wanted.until), cursor, limit)
+    return _page(_between(rows, wanted.since, wanted.until), seen, cursor, limit)
 
 
 def threats(
-    account: Account,
+    seen: Seen,
     wanted: ThreatFilter = ALL_THREATS,
     *,
     cursor: str = "",
@@ -178,7 +182,7 @@ def threats(
         device = wanted.scan.device_id if device is None else device
         began = wanted.scan.time - timedelta(days=1)
         since = began if since is None else max(since, began)
-    rows = _of(Detection.objects.all(), account, device)
+    rows = _of(Detection.objects.all(), seen, device)
     if wanted.scan is not None:
         rows = rows.filter(scan_uid=wanted.scan.uid)
     if wanted.dispositions:
@@ -189,19 +193,51 @@ def threats(
         rows = rows.filter(is_open=wanted.is_open)
     if wanted.text:
         rows = rows.filter(
-            Q(path__icontains=wanted.text)
+            _in_path(wanted.text, seen)
             | Q(title__icontains=wanted.text)
             | Q(rule__icontains=wanted.text)
         )
-    return _page(_between(rows, since, wanted.until), cursor, limit)
+    return _page(_between(rows, since, wanted.until), seen, cursor, limit)
 
 
-def _of(rows: QuerySet[Row], account: Account, device: UUID | None) -> QuerySet[Row]:
-    rows = rows.select_related("device")
+def _in_path(text: str, seen: Seen) -> Q:
+    here = Q(path__icontains=text)
+    veiled = seen.without_paths if isinstance(seen, Sight) else []
+    if not veiled:
+        return here
+    # What is not shown is not found either: a search that hits would tell it letter by letter.
+    return here & (Q(device__member__isnull=True) | ~Q(device__member__in=veiled))
+
+
+def _of(rows: QuerySet[Row], seen: Seen, device: UUID | None) -> QuerySet[Row]:
+    rows = _visible(rows.select_related("device"), seen)
     if device is None:
-        return rows.filter(account=account)
+        return rows.filter(account=sharing.account_of(seen))
     # Through the device, so that no planner weighs the account's index against the device's.
-    return rows.filter(device_id=device, device__account=account)
+    return rows.filter(device_id=device, device__account=sharing.account_of(seen))
+
+
+def _visible(rows: QuerySet[AnyRow], seen: Seen) -> QuerySet[AnyRow]:
+    condition = seen.condition() if isinstance(seen, Sight) else None
+    return rows if condition is None else rows.filter(condition)
+
+
+def _veiled(rows: Sequence[AnyRow], seen: Seen) -> Sequence[AnyRow]:
+    # On the rows in memory, which are read and never saved.
+    if isinstance(seen, Sight) and seen.without_paths:
+        for row in rows:
+            if seen.of(row.device) != Shares.PATHS:
+                _veil(row)
+    return rows
+
+
+def _veil(row: Scan | Detection | Remediation) -> None:
+    if isinstance(row, Scan):
+        row.paths, row.message, row.name = [], "", ""
+    elif isinstance(row, Detection):
+        row.path, row.member, row.more_paths, row.description = "", "", None, ""
+    else:
+        row.path, row.message = "", ""
 
 
 def _between(rows: QuerySet[Row], since: datetime | None, until: datetime | None) -> QuerySet[Row]:
@@ -212,7 +248,7 @@ def _between(rows: QuerySet[Row], since: datetime | None, until: datetime | None
     return rows
 
 
-def _page(rows: QuerySet[Row], cursor: str, limit: int) -> Page[Row]:
+def _page(rows: QuerySet[Row], seen: Seen, cursor: str, limit: int) -> Page[Row]:
     limit = max(1, min(limit, MAX_LIMIT))
     back = False
     if cursor:
@@ -231,6 +267,7 @@ def _page(rows: QuerySet[Row], cursor: str, limit: int) -> Page[Row]:
         found.reverse()
     if not found:
         return Page(rows=(), older="", newer="")
+    _veiled(found, seen)
     has_older = more if not back else True
     has_newer = more if back else bool(cursor)
     return Page(
@@ -262,37 +299,43 @@ def _read_cursor(cursor: str) -> tuple[bool, datetime, int]:
 # --------------------------------------------------------------------------------------- details
 
 
-def scan(account: Account, uid: UUID) -> Scan:
-    """The account's scan of this id. Raises Scan.DoesNotExist, also for a stranger's."""
-    return _one(Scan.objects.select_related("device").filter(account=account, uid=uid))
+def scan(seen: Seen, uid: UUID) -> Scan:
+    """The account's scan of this id. Raises Scan.DoesNotExist, also for one that is not seen."""
+    return _one(_of(Scan.objects.filter(uid=uid), seen, None), seen)
 
 
-def threat(account: Account, uid: UUID) -> Detection:
-    """The account's threat of this id. Raises Detection.DoesNotExist, also for a stranger's."""
-    return _one(Detection.objects.select_related("device").filter(account=account, uid=uid))
+def threat(seen: Seen, uid: UUID) -> Detection:
+    """The account's threat of this id.
+
+    Raises Detection.DoesNotExist, also for one that is not seen.
+    """
+    return _one(_of(Detection.objects.filter(uid=uid), seen, None), seen)
 
 
-def threat_detail(account: Account, uid: UUID) -> ThreatDetail:
+def threat_detail(seen: Seen, uid: UUID) -> ThreatDetail:
     """A threat with what was done about it and its scan. Raises Detection.DoesNotExist.
 
     Takes three queries at most.
     """
-    found = threat(account, uid)
-    remediations = list(
-        Remediation.objects.filter(finding_uid=found.finding_uid, device_id=found.device_id)
-    )
+    found = threat(seen, uid)
+    of_device = {"device_id": found.device_id}
+    done = _visible(Remediation.objects.filter(finding_uid=found.finding_uid, **of_device), seen)
+    remediations = list(done.select_related("device") if isinstance(seen, Sight) else done)
     remediations.sort(key=rank)
     of_scan = None
     if found.scan_uid is not None:
-        of_scan = Scan.objects.filter(uid=found.scan_uid, device_id=found.device_id).first()
-    return ThreatDetail(found, remediations, of_scan)
+        by = _visible(Scan.objects.filter(uid=found.scan_uid, **of_device), seen)
+        of_scan = (by.select_related("device") if isinstance(seen, Sight) else by).first()
+    _veiled([of_scan] if of_scan is not None else [], seen)
+    return ThreatDetail(found, _veiled(remediations, seen), of_scan)
 
 
-def _one(rows: QuerySet[Row]) -> Row:
+def _one(rows: QuerySet[Row], seen: Seen) -> Row:
     # The device makes the id. Should two devices of one account use the same one, the first wins.
     found = rows.order_by("id").first()
     if found is None:
         raise rows.model.DoesNotExist
+    _veiled([found], seen)
     return found
 
 
@@ -304,17 +347,18 @@ def rank(remediation: Remediation) -> tuple[int, int, UUID]:
 # --------------------------------------------------------------------------------- at a glance
 
 
-def version(account: Account) -> int:
+def version(seen: Seen) -> int:
     """A number that rises whenever a report of the account is stored; the ETag of live parts.
 
     Takes one query by primary key.
     """
+    account = sharing.account_of(seen)
     found = Tally.objects.filter(account=account).values_list("version", flat=True).first()
     return 0 if found is None else found
 
 
 def summary(account: Account, *, now: datetime | None = None) -> Summary:
-    """What the dashboard says. Takes five queries, whatever is stored."""
+    """What there is in the whole account. Takes five queries, whatever is stored."""
     since = (now or timezone.now()) - RECENT
     tally = Tally.objects.filter(account=account).first() or Tally(account=account)
     return Summary(
@@ -336,38 +380,42 @@ def _count(rows: QuerySet[Row]) -> Bounded:
     return Bounded(min(counted, COUNT_LIMIT), counted > COUNT_LIMIT)
 
 
-def open_threats(account: Account, *, limit: int = DEFAULT_LIMIT) -> Sequence[Detection]:
+def open_threats(seen: Seen, *, limit: int = DEFAULT_LIMIT) -> Sequence[Detection]:
     """The newest threats that still need somebody."""
-    return threats(account, ThreatFilter(is_open=True), limit=limit).rows
+    return threats(seen, ThreatFilter(is_open=True), limit=limit).rows
 
 
-def lately(account: Account, *, limit: int = 10) -> Sequence[Happening]:
+def lately(seen: Seen, *, limit: int = 10) -> Sequence[Happening]:
     """What happened last, newest first: scans, threats and what was done. Takes three queries."""
 
+    done = _visible(
+        Remediation.objects.select_related("device").filter(account=sharing.account_of(seen)), seen
+    )
+    remediations = _veiled(list(done.order_by("-time", "-id")[:limit]), seen)
     happened = [
-        *(Happening(row.time, row.device, scan=row) for row in scans(account, limit=limit).rows),
-        *(
-            Happening(row.time, row.device, threat=row)
-            for row in threats(account, limit=limit).rows
-        ),
-        *(
-            Happening(row.time, row.device, remediation=row)
-            for row in Remediation.objects.select_related("device")
-            .filter(account=account)
-            .order_by("-time", "-id")[:limit]
-        ),
+        *(Happening(row.time, row.device, scan=row) for row in scans(seen, limit=limit).rows),
+        *(Happening(row.time, row.device, threat=row) for row in threats(seen, limit=limit).rows),
+        *(Happening(row.time, row.device, remediation=row) for row in remediations),
     ]
     happened.sort(key=lambda it: it.time, reverse=True)
     return happened[:limit]
 
 
-def of_devices(account: Account, devices: Sequence[UUID]) -> dict[UUID, DeviceReports]:
-    """The last scan and the number of open threats of each of these devices. Takes two queries."""
-    newest = Scan.objects.filter(device=OuterRef("pk")).order_by("-time", "-id").values("id")[:1]
+def of_devices(seen: Seen, devices: Sequence[UUID]) -> dict[UUID, DeviceReports]:
+    """The last scan and the number of open threats of each of these devices. Takes two queries.
+
+    Of a device whose findings are not seen, nothing.
+    """
+    account = sharing.account_of(seen)
+    scans_of_it = _visible(Scan.objects.filter(device=OuterRef("pk")), seen)
+    newest = scans_of_it.order_by("-time", "-id").values("id")[:1]
     last = Device.objects.filter(pk__in=devices, account=account).values(newest=Subquery(newest))
-    last_scans = {scan.device_id: scan for scan in Scan.objects.filter(id__in=last)}
+    newest_scans = Scan.objects.filter(id__in=last).select_related("device")
+    last_scans = {scan.device_id: scan for scan in _veiled(list(newest_scans), seen)}
     counts = dict(
-        Detection.objects.filter(device_id__in=devices, account=account, is_open=True)
+        _visible(
+            Detection.objects.filter(device_id__in=devices, account=account, is_open=True), seen
+        )
         .order_by()
         .values_list("device_id")
         .annotate(Count("id"))
