@@ -242,6 +242,13 @@ FREE_SEATS = environment.number(
     least=1,
     most=1_000_000,
 )
+RECOVERY_DELAY_HOURS = environment.number(
+    "DOORWARD_RECOVERY_DELAY_HOURS",
+    72,
+    "How long somebody waits, announced to them everywhere, who lost their second step.",
+    least=24,
+    most=720,
+)
 
 ACCOUNT_ADAPTER = "doorward.accounts.adapter.AccountAdapter"
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
