@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -43,21 +44,44 @@ def suites(*, slow: bool) -> list[tuple[str, list[str]]]:
 
 def prepare_browser() -> None:
     """Have Chromium, by apt when root; else browser tests are skipped aloud (CI never skips)."""
-    if shutil.which("chromium") or shutil.which("chromium-browser"):
+    missing = missing_for_browsers()
+    if not missing:
         return
     apt = shutil.which("apt-get")
     if apt and os.geteuid() == 0:
-        say("Chromium is missing; installing it by apt")
+        say(f"installing by apt what browser journeys need: {', '.join(missing)}")
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        install = [apt, "install", "-y", "-qq", "--no-install-recommends", "chromium"]
+        install = [apt, "install", "-y", "-qq", "--no-install-recommends", *missing]
         for command in ([apt, "update", "-qq"], install):
             subprocess.run(command, check=False, env=environment, stdout=subprocess.DEVNULL)
-    if shutil.which("chromium"):
+        missing = missing_for_browsers()
+    if not missing:
         return
     if os.environ.get("CI"):
-        say("Chromium can't be had, and CI never skips the browser journeys")
+        say(f"{', '.join(missing)} can't be had, and CI never skips the browser journeys")
         sys.exit(1)
-    say("NO CHROMIUM: every browser journey is SKIPPED. On Debian: sudo apt install chromium")
+    # Read by tests/conftest.py: half a browser is none.
+    os.environ["DOORWARD_NO_BROWSER"] = "yes"
+    say(
+        f"NO {' '.join(missing).upper()}: every browser journey is SKIPPED. "
+        f"On Debian: sudo apt install {' '.join(missing)}"
+    )
+
+
+def missing_for_browsers() -> list[str]:
+    """Return the Debian packages that a browser journey still needs here."""
+    missing = []
+    if not (shutil.which("chromium") or shutil.which("chromium-browser")):
+        missing.append("chromium")
+    found = importlib.util.find_spec("playwright")
+    if found is None or found.origin is None:
+        return missing
+    # Playwright brings its own Node.js, which a smallest Debian lacks one library for.
+    driver = Path(found.origin).parent / "driver" / "node"
+    started = subprocess.run([driver, "--version"], check=False, capture_output=True)
+    if started.returncode:
+        missing.append("libatomic1")
+    return missing
 
 
 def say(sentence: str) -> None:
