@@ -457,3 +457,38 @@ class Recovery(models.Model):
 
     def __str__(self) -> str:
         return f"recovery {self.pk} {self.ending or 'open'}"
+
+
+class AddressChange(models.Model):
+    """A change of the address somebody signs in with; the one before can take it back."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="address_changes")
+    before = models.EmailField(max_length=254)
+    after = models.EmailField(max_length=254)
+    digest = models.CharField(max_length=64, unique=True)
+    changed_at = models.DateTimeField()
+    expires_at = models.DateTimeField(db_index=True)
+    undone_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["user", "-changed_at"], name="address_changes_of_user"),
+        ]
+
+    def __str__(self) -> str:
+        return f"address of {self.user_id} at {self.changed_at}"
+
+
+class PhoneNumber(models.Model):
+    """The number a person's codes are texted to, sealed: a copy of the table tells none."""
+
+    user = models.OneToOneField(
+        User, primary_key=True, on_delete=models.CASCADE, related_name="phone_number"
+    )
+    sealed = models.CharField(max_length=400)
+    confirmed_at = models.DateTimeField()
+    last_used_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"number of {self.user_id}"
