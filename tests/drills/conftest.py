@@ -46,8 +46,7 @@ class Gateway:
         began = time.monotonic()
         command = [sys.executable, "-m", "doorward", "gateway", "--device-port", str(self.port)]
         if self.target:
-            command = [sys.executable, "-m", "granian", "--interface", "asgi", "--loop", "asyncio"]
-            command += ["--port", str(self.port), "--no-ws", self.target]
+            command = [sys.executable, "-m", "uvicorn", "--port", str(self.port), self.target]
         with (self.ground.data / "gateway.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command,

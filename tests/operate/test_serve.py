@@ -44,6 +44,28 @@ def test_d20_a_killed_door_opens_again_within_five_seconds(own_server: Server, n
     wait_for(lambda: is_open(f"http://127.0.0.1:{port}/health/ready"), seconds=5)
 
 
+def test_several_gateways_share_one_door_and_a_killed_one_comes_back(
+    tmp_path: Path,
+) -> None:
+    several = new_server(tmp_path / "data", DOORWARD_GATEWAY_PROCESSES="3")
+    several.start()
+    try:
+        # One watches over three.
+        wait_for(lambda: len(children_named(several, "gateway")) == 4)
+        _, *serving = children_named(several, "gateway")
+        serving[1].kill()
+        wait_for(
+            lambda: (
+                len([one for one in children_named(several, "gateway") if one.is_running()]) == 4
+            )
+        )
+        wait_for(lambda: is_open(f"{several.device_url}/health/ready"))
+        family = children_named(several, "gateway")
+    finally:
+        several.stop()
+    assert not [process for process in family if process.is_running()]
+
+
 def test_everything_stops_together_and_leaves_no_process(own_server: Server) -> None:
     assert own_server.process is not None
     family = psutil.Process(own_server.process.pid).children(recursive=True)

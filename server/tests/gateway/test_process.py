@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psutil
 import pytest
@@ -99,7 +100,8 @@ class Gateway:
     def peak_mib(self) -> float:
         """The peak memory of the process and its workers."""
         peaks = []
-        for worker in psutil.Process(self.process.pid).children(recursive=True):
+        door = psutil.Process(self.process.pid)
+        for worker in (door, *door.children(recursive=True)):
             status = Path(f"/proc/{worker.pid}/status").read_text()
             peaks += [
                 int(line.split()[1]) / 1024
@@ -192,12 +194,67 @@ MALFORMED = [
 ]
 
 
+def test_d13_headers_without_an_end_are_refused(gateway: Gateway) -> None:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as line:
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            line.sendall(POST.encode())
+            for _ in range(100):
+                line.sendall(b"X-Long: " + b"x" * 1000 + b"\r\n")
+            answer = line.recv(100)
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 413 ")
+
+
+def test_requests_sent_together_are_answered_in_their_order(gateway: Gateway) -> None:
+    token = gateway.join()
+    wanted = b""
+    for number in range(1, 101):
+        # Every third waits for the database, the others are answered where they were parsed.
+        if number % 3 == 0:
+            wanted += b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n"
+            continue
+        seq = "x" if number % 5 == 0 else number
+        body = f'{{"boot_id":"{UUID(int=7)}","seq":{seq}}}'
+        wanted += f"{POST}Authorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n".encode()
+        wanted += f"\r\n{body}".encode()
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as line:
+        # The last one asks to hang up.
+        line.sendall(wanted + b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answers = b"".join(iter(lambda: line.recv(65536), b""))
+    kinds = re.findall(
+        rb'"code":"(invalid-message)"|"status":"(ready|live)"|"(server_time)"', answers
+    )
+    told = [next(filter(None, kind)).decode() for kind in kinds]
+    assert told == [
+        *(
+            "ready" if n % 3 == 0 else "invalid-message" if n % 5 == 0 else "server_time"
+            for n in range(1, 101)
+        ),
+        "live",
+    ]
+    assert gateway.check_in(gateway.join())[0] == 200
+
+
+def test_a_client_that_speaks_http_1_0_is_answered_and_hung_up_on(gateway: Gateway) -> None:
+    token = gateway.join()
+    body = f'{{"boot_id":"{UUID(int=8)}","seq":1}}'
+    head = f"POST /device/v1/check-in HTTP/1.0\r\nAuthorization: Bearer {token}\r\n"
+    for _ in range(2):  # First by ASGI, as the token is new, then at once.
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as line:
+            line.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+            answer = b"".join(iter(lambda: line.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"connection: close\r\n" in answer
+
+
 def test_malformed_http_ends_the_connection(gateway: Gateway) -> None:
     for head in MALFORMED:
         with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as line:
             line.sendall(head.encode("latin-1") + b"\r\n12345")
             answer = line.recv(100)
-            assert answer == b"" or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4")), answer
+            assert answer.startswith(b"HTTP/1.1 4"), answer
+            assert line.recv(100_000).endswith(b"}"), "a problem is told"
+            assert line.recv(100) == b"", "and the connection ends"
     assert gateway.ask("GET", "/health/live")[0] == 200
 
 

@@ -11,7 +11,7 @@ import pytest
 from msgspec import inspect
 
 from doorward.devices import check_in, enrollment, key_change
-from doorward.gateway import bodies, known, problems
+from doorward.gateway import bodies, connections, known, problems
 from doorward.gateway.door import Door
 from doorward_protocol import messages, signing
 
@@ -190,6 +190,8 @@ LIMITS = {
     "Body of a report on the wire": f"{messages.MAX_REPORT_BYTES // 1024} KiB",
     "Body of a report unpacked": f"{messages.MAX_REPORT_UNPACKED_BYTES // 1024} KiB",
     "Events in a report": str(messages.MAX_EVENTS),
+    "Time for the headers to arrive": f"{connections.HEAD_SECONDS:.0f} s",
+    "Headers of a request": f"{connections.MAX_HEAD_BYTES // 1024} KiB",
     "Time for a body to arrive": f"{bodies.SLOWEST_SECONDS:.0f} s",
     "Memory that a zstd frame may ask for": f"{bodies.MAX_ZSTD_WINDOW // 1024} KiB",
     "Waiting for news": f"{messages.MAX_WAIT_SECONDS} s",

@@ -16,6 +16,7 @@ import django
 if TYPE_CHECKING:
     from doorward.gateway.bodies import Receive
     from doorward.gateway.door import Door
+    from doorward.gateway.problems import Answer
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -44,6 +45,10 @@ class App:
             raise RuntimeError(
                 f"The gateway answers HTTP between start and stop, no {scope['type']}"
             )
+
+    def answer_at_once(self, scope: dict[str, Any], body: bytes) -> Answer | None:
+        """The answer to a whole request that needs no waiting, or None where ASGI has to do it."""
+        return None if self.door is None else self.door.answer_at_once(scope, body)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()

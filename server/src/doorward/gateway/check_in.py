@@ -45,14 +45,19 @@ class Tokens:
         """The device that the request's Authorization header proves. Raises Refused."""
         if authorization is None:
             raise Refused("unauthorized")
-        now = time.time()
+        state = self.remembered(authorization)
+        return state if state is not None else await self._check(authorization, time.time())
+
+    def remembered(self, authorization: bytes | None) -> DeviceState | None:
+        """The device whose token was checked before, or None where that must be done now."""
         checked = self.checked.get(authorization)
-        if checked is not None:
-            state, expires_at = checked
-            if expires_at > now and not state.outdated:
-                return state
-            del self.checked[authorization]
-        return await self._check(authorization, now)
+        if checked is None:
+            return None
+        state, expires_at = checked
+        if expires_at > time.time() and not state.outdated:
+            return state
+        del self.checked[authorization]
+        return None
 
     async def _check(self, authorization: bytes, now: float) -> DeviceState:
         scheme, _, text = authorization.decode("latin-1").partition(" ")
@@ -83,28 +88,28 @@ class CheckIns:
     def __init__(self, jobs: Jobs, known: Known, tokens: Tokens, slow: SlowBodies) -> None:
         self._jobs, self._known, self._tokens, self._slow = jobs, known, tokens, slow
 
+    def answer_at_once(self, scope: dict[str, Any], body: bytes) -> Answer | None:
+        """The answer to a whole request, or None where something must be awaited for it.
+
+        Nearly every call can be answered like this: the HTTP server's tasks and messages, which
+        awaiting needs, cost more than all that a check-in does. Raises Refused.
+        """
+        authorization, prefer, _ = _headers(scope)
+        state = self._tokens.remembered(authorization)
+        if state is None or prefer is not None:
+            return None
+        call = _read(body)
+        heard = hear(state, call)
+        if heard == "fork":
+            return None  # It changed nothing, so that `answer` hears the same.
+        self._known.called(state, call, started=heard == "started")
+        return _told(state)
+
     async def answer(self, scope: dict[str, Any], receive: Receive) -> Answer:
         """What the device is told; with `Prefer: wait=N`, as soon as there is news."""
-        authorization = prefer = length = None
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                authorization = value
-            elif name == b"content-length":
-                length = value
-            elif name == b"prefer":
-                prefer = value
-            elif name == b"content-encoding" and value not in {b"", b"identity"}:
-                raise Refused("unsupported-media-type", "A check-in is not compressed")
-        checked = self._tokens.checked.get(authorization)
-        if checked is not None and checked[1] > time.time() and not checked[0].outdated:
-            state = checked[0]  # The same as `device` does, without the cost of awaiting it.
-        else:
-            state = await self._tokens.device(authorization)
-        body = await self._slow.read(receive, MAX_MESSAGE_BYTES, length)
-        try:
-            call = decode(_check_in, body)
-        except InvalidMessage as error:
-            raise Refused("invalid-message", str(error)) from None
+        authorization, prefer, length = _headers(scope)
+        state = await self._tokens.device(authorization)
+        call = _read(await self._slow.read(receive, MAX_MESSAGE_BYTES, length))
         heard = hear(state, call)
         if heard == "fork":
             await self._flag(state, scope)
@@ -112,15 +117,7 @@ class CheckIns:
         self._known.called(state, call, started=heard == "started")
         if prefer is not None and heard != "again" and not has_news(state, call):
             await self._wait(state, call, wanted_wait(prefer), receive)
-        return (
-            200,
-            state.answer_headers,
-            b'{"server_time":%d%b'
-            % (
-                time.time() * 1000,
-                state.answer_tail,
-            ),
-        )
+        return _told(state)
 
     async def _wait(
         self, state: DeviceState, call: CheckIn, seconds: float, receive: Receive
@@ -143,6 +140,35 @@ class CheckIns:
             await self._jobs.run(presence.flag_clone, state.device_id, address=address)
             state.cloned = True
             log.warning("device.cloned", device=str(state.device_id))
+
+
+def _headers(scope: dict[str, Any]) -> tuple[bytes | None, bytes | None, bytes | None]:
+    """The headers Authorization, Prefer and Content-Length."""
+    authorization = prefer = length = None
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            authorization = value
+        elif name == b"content-length":
+            length = value
+        elif name == b"prefer":
+            prefer = value
+        elif name == b"content-encoding" and value not in {b"", b"identity"}:
+            raise Refused("unsupported-media-type", "A check-in is not compressed")
+    return authorization, prefer, length
+
+
+def _read(body: bytes) -> CheckIn:
+    if len(body) > MAX_MESSAGE_BYTES:
+        raise Refused("too-large")
+    try:
+        return decode(_check_in, body)
+    except InvalidMessage as error:
+        raise Refused("invalid-message", str(error)) from None
+
+
+def _told(state: DeviceState) -> Answer:
+    now = time.time() * 1000
+    return 200, state.answer_headers, b'{"server_time":%d%b' % (now, state.answer_tail)
 
 
 async def hung_up(receive: Receive) -> None:

@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 Route = Callable[[dict[str, Any], Receive], Awaitable[Answer]]
 
 PREFIX: Final = "/device/v1"
+CHECK_IN: Final = f"{PREFIX}/check-in"
 READY_SECONDS: Final = 5.0
 
 
@@ -36,10 +37,10 @@ class Door:
         self.known = Known(self.jobs, self.slow)
         self.intake = Intake()
         tokens = Tokens(self.known)
-        check_ins = CheckIns(self.jobs, self.known, tokens, self.slow)
+        self._check_ins = check_ins = CheckIns(self.jobs, self.known, tokens, self.slow)
         reports = Reports(self.intake, tokens, self.slow)
         self.routes: dict[str, dict[str, Route]] = {
-            f"{PREFIX}/check-in": {"POST": check_ins.answer},
+            CHECK_IN: {"POST": check_ins.answer},
             f"{PREFIX}/reports": {"POST": reports.answer},
             f"{PREFIX}/enroll": {"POST": self._enroll},
             f"{PREFIX}/token": {"POST": self._token},
@@ -80,11 +81,19 @@ class Door:
             return problems.answer(refused)
         except (Gone, asyncio.CancelledError):
             raise
-        except Exception:
-            # The device is told a number that an operator finds in the log, and nothing else.
-            fault = secrets.token_hex(8)
-            log.exception("gateway.failed", fault=fault, path=scope["path"])
-            return problems.answer(Refused("internal-error", f"Fault {fault}"))
+        except Exception as error:  # noqa: BLE001 - whatever it was, the device gets an answer
+            return _failed(scope["path"], error)
+
+    def answer_at_once(self, scope: dict[str, Any], body: bytes) -> Answer | None:
+        """The answer to a whole request that needs no waiting, or None where `answer` has to."""
+        if scope["path"] != CHECK_IN or scope["method"] != "POST":
+            return None
+        try:
+            return self._check_ins.answer_at_once(scope, body)
+        except Refused as refused:
+            return problems.answer(refused)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the device gets an answer
+            return _failed(CHECK_IN, error)
 
     async def _enroll(self, scope: dict[str, Any], receive: Receive) -> Answer:
         request = await enroll.receive_signed(scope, receive, self.slow)
@@ -111,6 +120,13 @@ class Door:
         except TimeoutError:
             raise problems.busy("The database does not answer") from None
         return problems.json_answer(200, b'{"status":"ready"}')
+
+
+def _failed(path: str, error: Exception) -> Answer:
+    # The device is told a number that an operator finds in the log, and nothing else.
+    fault = secrets.token_hex(8)
+    log.error("gateway.failed", fault=fault, path=path, exc_info=error)
+    return problems.answer(Refused("internal-error", f"Fault {fault}"))
 
 
 def _ask_database() -> None:

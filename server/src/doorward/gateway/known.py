@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from doorward.devices import check_in, presence
 from doorward.devices.check_in import DeviceState
-from doorward.gateway import problems
+from doorward.gateway import connections, problems
 from doorward.gateway.bodies import SlowBodies
 from doorward.gateway.jobs import Jobs
 from doorward.gateway.problems import JSON, NO_SNIFF, NO_STORE, Refused
@@ -175,6 +175,7 @@ class Known:
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
             self._slow.cut_slow()
+            connections.cut_slow()
             try:
                 started = timezone.now()
                 await self.refresh(refreshed)

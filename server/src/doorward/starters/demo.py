@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from doorward import keys
-from doorward.starters.serve import DoorTaken, require_free_doors, say
-from doorward.starters.supervisor import Supervisor, wait_until_ready
+from doorward.starters.serve import DoorTaken, require_free_doors
+from doorward.starters.supervisor import Supervisor, say, wait_until_ready
 
 ALICE: Final = "alice@example.org"
 MAIL_WITHIN_S: Final = 20.0

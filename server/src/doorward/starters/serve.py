@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import signal
 import socket
-import sys
 import threading
 
-from doorward.starters.supervisor import Supervisor, wait_until_ready
+from doorward.starters.supervisor import Supervisor, say, wait_until_ready
 
 
 class DoorTaken(Exception):
     """Another program listens where a door should be; the text says which."""
-
-
-def say(sentence: str) -> None:
-    """Tell the person at the terminal."""
-    sys.stderr.write(f"doorward: {sentence}\n")
-    sys.stderr.flush()
 
 
 def require_free_doors(host: str, ports: dict[str, int]) -> None:

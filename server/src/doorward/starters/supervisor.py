@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 NAMES = ("portal", "gateway", "worker")
@@ -22,11 +22,19 @@ LONGEST_PAUSE = 30.0
 STEADY_SECONDS = 30.0
 
 
+def say(sentence: str) -> None:
+    """Tell the person at the terminal."""
+    sys.stderr.write(f"doorward: {sentence}\n")
+    sys.stderr.flush()
+
+
 @dataclass
 class Child:
-    """One of the three, and how often it fell over lately."""
+    """One process, named as its command, and how often it fell over lately."""
 
     name: str
+    number: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     pause: float = FIRST_PAUSE
@@ -37,7 +45,7 @@ class Child:
         self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and words
             [sys.executable, "-m", "doorward", self.name],
             stdin=subprocess.PIPE,
-            env={**os.environ, "DOORWARD_LEASH": "1"},
+            env={**os.environ, **self.environment, "DOORWARD_LEASH": "1"},
             start_new_session=True,
         )
         self.started = time.monotonic()
@@ -56,10 +64,10 @@ class Child:
 
 
 class Supervisor:
-    """The three children and whether they should run."""
+    """Some children, by default the three, and whether they should run."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._children = [Child(name) for name in NAMES]
+    def __init__(self, say: Callable[[str], None], children: Sequence[Child] | None = None) -> None:
+        self._children = [Child(name) for name in NAMES] if children is None else children
         self._stop = threading.Event()
         self._say = say
 
@@ -68,7 +76,7 @@ class Supervisor:
         self._stop.set()
 
     def start(self) -> None:
-        """Start all three."""
+        """Start all."""
         for child in self._children:
             child.start()
 
