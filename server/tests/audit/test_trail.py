@@ -24,8 +24,8 @@ def forge(sql: str) -> None:
     """Change the table as somebody with the database's own rights would, triggers and all."""
     with connection.cursor() as cursor:
         if connection.vendor == "sqlite":
-            cursor.execute("DROP TRIGGER IF EXISTS audit_event_content")
-            cursor.execute("DROP TRIGGER IF EXISTS audit_event_place")
+            for guard in ("content", "place", "who", "what", "erasure"):
+                cursor.execute(f"DROP TRIGGER IF EXISTS audit_event_{guard}")
         else:
             cursor.execute("ALTER TABLE audit_event DISABLE TRIGGER ALL")
         cursor.execute(sql)

@@ -36,6 +36,16 @@ class Event(models.Model):
     # Canonical JSON as text: what was hashed is byte for byte what is stored, on both databases.
     detail = models.TextField(default="{}")
     digest = models.CharField(max_length=64)
+    # The digest is over these two marks, and each mark over a salt and one half of the content: who
+    # (account, actor) and what (target, ip, agent, detail). With half and salt gone, the mark still
+    # holds the chain together and tells nothing. No marks: an event from before there were any.
+    who_salt = models.CharField(max_length=32, blank=True, default="")
+    what_salt = models.CharField(max_length=32, blank=True, default="")
+    who_mark = models.CharField(max_length=64, blank=True, default="")
+    what_mark = models.CharField(max_length=64, blank=True, default="")
+    # Which erasure took which half away; an event of its own tells of it (audit/erasure.py).
+    who_erased_by = models.UUIDField(null=True)
+    what_erased_by = models.UUIDField(null=True)
     # The place in the chain, given by trail.seal within a second of the event.
     seq = models.BigIntegerField(null=True, unique=True)
     chain = models.CharField(max_length=64, blank=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 GENESIS: Final = "0" * 64
 SEAL_BATCH: Final = 1000
+ERASURE: Final = "audit.erased"
+"""Tells how many events' content was taken away, with a sum over them."""
 
 
 class _Overtaken(Exception):
@@ -88,6 +91,8 @@ def record(
             allow_nan=False,
         ),
     )
+    event.who_salt, event.what_salt = secrets.token_hex(16), secrets.token_hex(16)
+    event.who_mark, event.what_mark = who_mark_of(event), what_mark_of(event)
     event.digest = digest_of(event)
     event.save(force_insert=True)
     return event
@@ -113,6 +118,8 @@ def seal() -> int:
 def verify() -> Verdict:
     """Walk the whole chain and tell whether every event is as it was written."""
     seq, link = 0, GENESIS
+    erased: dict[UUID, Erased] = {}
+    told: set[tuple[UUID, int, str]] = set()
     for event in Event.objects.filter(seq__isnull=False).order_by("seq").iterator(chunk_size=2000):
         seq += 1
         if event.seq != seq:
@@ -122,38 +129,98 @@ def verify() -> Verdict:
                 link,
                 f"event {seq} is missing (the next one found is {event.seq})",
             )
-        if digest_of(event) != event.digest:
+        if not is_as_written(event):
             return Verdict(seq - 1, _unsealed(), link, f"event {seq} (row {event.pk}) was changed")
         link = _link(link, event.digest)
         if event.chain != link:
             return Verdict(
                 seq - 1, _unsealed(), link, f"event {seq} (row {event.pk}) was replaced or moved"
             )
+        for by, half in ((event.who_erased_by, "who"), (event.what_erased_by, "what")):
+            if by is not None:
+                erased.setdefault(by, Erased()).add(event, half)
+        if event.tag == ERASURE:
+            told.add(_told(event))
+    if told != {(by, sums.count, sums.digest()) for by, sums in erased.items()}:
+        return Verdict(seq, _unsealed(), link, "content was taken away that no erasure tells of")
     for event in Event.objects.filter(seq__isnull=True).iterator():
-        if digest_of(event) != event.digest:
+        if event.tag == ERASURE or _is_erased(event) or not is_as_written(event):
             return Verdict(
                 seq, _unsealed(), link, f"an event not yet sealed (row {event.pk}) was changed"
             )
     return Verdict(seq, _unsealed(), link)
 
 
-def digest_of(event: Event) -> str:
-    """Return the SHA-256 over everything the event says."""
-    content = json.dumps(
-        [
-            event.at.astimezone(UTC).isoformat(timespec="microseconds"),
-            event.tag,
-            str(event.account_id or ""),
-            str(event.actor_id or ""),
-            event.target,
-            event.ip,
-            event.agent,
-            event.detail,
-        ],
-        ensure_ascii=True,
-        separators=(",", ":"),
+def is_as_written(event: Event) -> bool:
+    """Tell whether the event says what it said when it was written, as far as it still says it."""
+    if not event.who_mark:
+        # From before the marks: once emptied, only the chain still speaks for it.
+        return _is_erased(event) or digest_of(event) == event.digest
+    return (
+        digest_of(event) == event.digest
+        and (event.who_erased_by is not None or who_mark_of(event) == event.who_mark)
+        and (event.what_erased_by is not None or what_mark_of(event) == event.what_mark)
     )
-    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _is_erased(event: Event) -> bool:
+    return event.who_erased_by is not None or event.what_erased_by is not None
+
+
+def digest_of(event: Event) -> str:
+    """Return the SHA-256 over when, which and the two marks; over all of an event without marks."""
+    moment = event.at.astimezone(UTC).isoformat(timespec="microseconds")
+    if event.who_mark:
+        return _sha256([2, moment, event.tag, event.who_mark, event.what_mark])
+    return _sha256([moment, event.tag, *_who(event), *_what(event)])
+
+
+def who_mark_of(event: Event) -> str:
+    """Return the mark of whose event it is."""
+    return _sha256([event.who_salt, *_who(event)])
+
+
+def what_mark_of(event: Event) -> str:
+    """Return the mark of what else the event says."""
+    return _sha256([event.what_salt, *_what(event)])
+
+
+class Erased:
+    """Adds up what one erasure took away: halves of events, in the order of the chain."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sum = hashlib.sha256()
+
+    def add(self, event: Event, half: str) -> None:
+        """Count one more half of an event."""
+        self._sum.update(f"{event.digest} {half}\n".encode())
+        self.count += 1
+
+    def digest(self) -> str:
+        """Return the sum as it stands in the event that tells of the erasure."""
+        return self._sum.hexdigest()
+
+
+def _told(event: Event) -> tuple[UUID, int, str]:
+    try:
+        said = json.loads(event.detail)
+        return UUID(said["erasure"]), int(said["halves"]), str(said["sum"])
+    except (ValueError, KeyError, TypeError):
+        return UUID(int=0), 0, ""
+
+
+def _who(event: Event) -> list[str]:
+    return [str(event.account_id or ""), str(event.actor_id or "")]
+
+
+def _what(event: Event) -> list[str]:
+    return [event.target, event.ip, event.agent, event.detail]
+
+
+def _sha256(content: list[str | int]) -> str:
+    text = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def plain(text: str, most: int) -> str:
