@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from doorward_agent import database, identity, lock, outbox, policy
+from doorward_agent import database, identity, link, lock, outbox, policy
 from doorward_agent.__main__ import main
 from doorward_agent.config import AgentConfig, prepare
 from doorward_agent.definitions.build import eicar
@@ -281,7 +282,8 @@ def test_d08_with_a_full_disk_the_file_is_put_away_all_the_same(
         (["scan"], "Name the files or folders"),
         (["scan", "/does/not/exist"], "/does/not/exist"),
         (["scan", "/dev/null"], "neither a file nor a folder"),
-        (["unenroll"], "not enrolled"),
+        (["unenroll"], "in no account"),
+        (["unenroll", "--local"], "in no account"),
         (["enroll", "--server", "http://doorward.example", "--code", "X"], "https://"),
         (["enroll", "--server", "nonsense", "--code", "X"], "is not an address"),
         (["enroll", "--server", "https://x.example", "--code", " "], "The code is empty"),
@@ -329,6 +331,44 @@ def test_forgetting_locally_leaves_no_key_and_no_events(
     assert '"path"' in capsys.readouterr().out, "quarantine stays"
 
 
+@pytest.mark.parametrize(
+    ("found", "told"), [("pending", "had not joined"), ("removed", "was removed from the account")]
+)
+def test_leaving_says_what_is_left(state: Path, capsys: Output, found: str, told: str) -> None:
+    enroll(state, found)
+    assert main(["unenroll", "--state", str(state)]) == 0
+    assert told in capsys.readouterr().out
+    assert identity.load(state) is None
+
+
+def test_a_server_that_drips_does_not_hold_enrolling_for_ever(
+    state: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that sends a byte now and then keeps each single read going."""
+
+    async def drips(*_: object) -> None:
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr("doorward_agent.link.Link.enroll", drips)
+    monkeypatch.setattr("doorward_agent.commands.enroll._WITHIN", 0.01)
+    words = ["enroll", "--server", "https://x.example", "--code", "X", "--state", str(state)]
+    assert main(words) == 2
+    assert "did not answer in time. Nothing is lost" in capsys.readouterr().err
+
+
+def test_a_pause_that_the_server_asks_for_does_not_outlast_enrolling(
+    state: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def is_busy(*_: object) -> None:
+        raise link.ServerBusy("The server is busy.", retry_after=900)
+
+    monkeypatch.setattr("doorward_agent.link.Link.enroll", is_busy)
+    monkeypatch.setattr("doorward_agent.commands.enroll._WITHIN", 0.01)
+    words = ["enroll", "--server", "https://x.example", "--code", "X", "--state", str(state)]
+    assert main(words) == 2
+    assert "The server is busy. Nothing is lost" in capsys.readouterr().err
+
+
 def test_two_agents_on_one_folder_are_refused(state: Path, capsys: Output) -> None:
     prepare(AgentConfig(state_dir=state))
     with lock.held(state / lock.RUN_FILE):
@@ -340,7 +380,43 @@ def test_status_without_anything_says_what_is_missing(state: Path, capsys: Outpu
     assert main(["status", "--state", str(state)]) == 0
     told = capsys.readouterr().out
     assert "not enrolled" in told
-    assert "not running" in told
+    assert "needs attention (the agent is not running, nothing was scanned yet)" in told
+    # The very command: the folder is named, as it was here.
+    assert f"run --state {state}" in told
+
+
+def test_protected_is_said_only_while_the_agent_runs_and_has_scanned(
+    state: Path, home: Path, capsys: Output
+) -> None:
+    enroll(state)
+
+    def reasons() -> tuple[str, list[str]]:
+        capsys.readouterr()
+        main(["status", "--json", "--state", str(state)])
+        found = json.loads(capsys.readouterr().out)["protection"]
+        return found["state"], found["reasons"]
+
+    assert reasons() == ("attention", ["not-running", "never-scanned"])
+    with lock.held(state / lock.RUN_FILE):
+        assert reasons() == ("attention", ["never-scanned"])
+        with contextlib.closing(database.open_in(state)) as db:
+            database.note(db, "trouble", "away")
+        scanned(state, capsys, str(home))
+        assert reasons() == ("protected", [])
+    assert reasons() == ("attention", ["not-running"])
+
+
+@pytest.mark.parametrize(
+    ("launcher", "told"),
+    [("./doorward agent", "./doorward agent run --state "), ("", "-m doorward_agent run --state ")],
+)
+def test_what_to_type_next_begins_as_the_person_began(
+    state: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch, launcher: str, told: str
+) -> None:
+    monkeypatch.setenv("DOORWARD_STARTED_AS", launcher)
+    monkeypatch.setattr("sys.argv", ["/somewhere/__main__.py", "status"])
+    main(["status", "--state", str(state)])
+    assert f"{told}{state}" in capsys.readouterr().out
 
 
 def test_status_as_json_names_everything(state: Path, capsys: Output) -> None:
@@ -348,7 +424,10 @@ def test_status_as_json_names_everything(state: Path, capsys: Output) -> None:
     assert main(["status", "--json", "--state", str(state)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["enrollment"]["state"] == "removed"
-    assert found["protection"]["state"] == "protected"
+    assert found["protection"] == {
+        "state": "attention",
+        "reasons": ["not-running", "never-scanned"],
+    }
     assert found["outbox"] == {"waiting": 0, "bytes": 0, "refused": 0, "dropped": 0}
 
 

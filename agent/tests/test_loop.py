@@ -444,6 +444,60 @@ def test_a_server_can_neither_hurry_nor_silence_a_device(
     assert asyncio.run(work.check_in(talk(settings, server))) == kept
 
 
+@pytest.mark.parametrize(
+    ("wait", "held", "command", "least", "most"),
+    [
+        (50, 50.0, False, 0.0, 0.25),  # held to the end: at once again
+        (50, 26.0, False, 0.0, 0.25),
+        (50, 10.0, False, 60, 60),  # a server that holds shorter than asked: when it says
+        (50, 5.0, True, 0.0, 0.25),  # held until there was news
+        (50, 0.3, True, 0.7, 0.7),  # news at once, and never more often than once a second
+        (0, 0.0, False, 60, 60),  # a server that holds no calls
+    ],
+)
+def test_after_a_call_that_was_held_the_next_one_follows_at_once(
+    settings: AgentConfig,
+    db: sqlite3.Connection,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    wait: int,
+    held: float,
+    command: bool,
+    least: float,
+    most: float,
+) -> None:
+    identity.save(
+        settings.state_dir,
+        identity.Identity(server=SERVER, state="enrolled", device_id=str(DEVICE), wait=wait),
+    )
+    work = new_loop(dataclasses.replace(settings, check_in_least=1.0), db, server)
+    work._identity, work._checked_in = identity.load(settings.state_dir), True
+    clock = 100.0
+    monkeypatch.setattr("doorward_agent.loop.time.monotonic", lambda: clock)
+    answer = server._answer
+
+    def slowly(path: str, body: bytes) -> httpx2.Response:
+        nonlocal clock
+        if path == "/check-in":
+            clock += held
+            if command:
+                server.commands = (
+                    messages.Command(command_uid=UUID(int=1), seq=1, kind="scan", not_after=2**40),
+                )
+        return answer(path, body)
+
+    server._answer = slowly  # type: ignore[method-assign]  # the server's time passes here
+    assert least <= asyncio.run(work.check_in(talk(settings, server))) <= most + 1e-9
+
+
+def test_after_the_first_call_of_a_run_the_next_one_is_held(
+    settings: AgentConfig, db: sqlite3.Connection, server: Server
+) -> None:
+    work = new_loop(settings, db, server)
+    work._identity = identity.load(settings.state_dir)
+    assert asyncio.run(work.check_in(talk(settings, server))) <= 0.25
+
+
 def test_a_busy_server_is_left_alone_for_as_long_as_it_asks() -> None:
     pause = Pause(first=2, cap=900)
     for _ in range(50):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import tempfile
 from pathlib import Path
@@ -244,3 +245,12 @@ class OutboxLife(RuleBasedStateMachine):
 
 OutboxLife.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 TestOutboxLife = OutboxLife.TestCase
+
+
+def test_a_database_that_others_could_read_is_closed_when_it_is_opened(tmp_path: Path) -> None:
+    with contextlib.closing(database.open_in(tmp_path)) as db:
+        database.note(db, "kept", 1)
+        for part in tmp_path.iterdir():
+            part.chmod(0o644)
+        with contextlib.closing(database.open_in(tmp_path)):
+            assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}

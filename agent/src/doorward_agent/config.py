@@ -134,6 +134,9 @@ class AgentConfig:
     to come."""
     check_in_least: float = 1.0
     """No shorter time between two check-ins, whatever the server says."""
+    check_in_again: float = 0.25
+    """The longest pause after a check-in that the server held open until there was news, or for as
+    long as it may; chosen at random, so that devices answered together do not return together."""
     check_in_most: float = 3600.0
     """No longer one either: a mistake on the server must not silence a device for weeks."""
     pause_first: float = 2.0

@@ -154,6 +154,8 @@ def _inside(db: sqlite3.Connection) -> bool:
 def _open(path: Path) -> sqlite3.Connection:
     # Made by hand first, since SQLite would take the mode from the umask.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    for part in (path, path.with_name(f"{FILE}-wal"), path.with_name(f"{FILE}-shm")):
+        _close_to_others(part)
     db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode = WAL")
@@ -171,6 +173,13 @@ def _open(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _close_to_others(file: Path) -> None:
+    """Make a file its owner's alone, also one that was brought back without its mode."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.name == "posix" and file.stat().st_mode & 0o077:
+            file.chmod(0o600)
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -92,7 +92,7 @@ def by_another(config: AgentConfig, db: sqlite3.Connection) -> str:
     last = outbox.newest(db)
     deadline = time.monotonic() + config.watch_patience
     while outbox.is_waiting(db, last):
-        if trouble := noted(db, "trouble"):
+        if isinstance(trouble := noted(db, "trouble"), str):
             return f"Not reported yet: {trouble} It stays in the outbox."
         if time.monotonic() > deadline:
             return "Not reported yet: it waits in the outbox, and the running agent delivers it."

@@ -131,6 +131,8 @@ class Teller:
                 definitions_version=protection.version_number(summary.definitions_version),
             )
             _fulfill(self.config, self.db, str(self.scan_uid), event)
+            if how == "completed":
+                note(self.db, "scanned", int(summary.ended_at * 1000))
 
 
 def owner() -> str:

@@ -90,6 +90,11 @@ def forget(state: Path) -> None:
     _sync_folder(state)
 
 
+def leaves_traces(state: Path) -> bool:
+    """Whether there is anything to forget, readable or not."""
+    return any((state / name).exists() for name in (IDENTITY_FILE, KEY_FILE))
+
+
 def key(state: Path) -> Ed25519PrivateKey:
     """Answer the device's key, or raise IdentityProblem where there is none to be trusted."""
     path = state / KEY_FILE

@@ -100,6 +100,8 @@ class Loop:
         self._identity_changed = asyncio.Event()
         self._outbox_changed = asyncio.Event()
         self._checked_in = False
+        # The versions of settings and definitions that the last answer named.
+        self._newest = (0, 0)
         # The clock (monotonic) when the silence after a failure is over, or was never needed.
         self._quiet_until = 0.0
         self._started: dict[schedule.Kind, int] = {}
@@ -253,7 +255,9 @@ class Loop:
         )
         # The first call of a run is not held open: people are waiting to see that it works.
         wait = self._identity.wait if self._identity and self._checked_in else 0
+        asked_at = time.monotonic()
         answer = await server.check_in(state, wait=wait)
+        held = time.monotonic() - asked_at
         now = self._now()
         with transaction(self.db):
             note(self.db, "facts_told", facts_body)
@@ -270,15 +274,33 @@ class Loop:
                     now=int(now + server.clock_offset * 1000),
                     known=KNOWN_COMMANDS,
                 )
-        if not self._checked_in:
+        first = not self._checked_in
+        if first:
             self._checked_in = True
             hosts.give_back_memory()
         self._worked(server)
         await self._answer_commands(server)
+        return self._pause_after(answer, first=first, asked=wait, held=held)
+
+    def _pause_after(
+        self, answer: messages.CheckInAnswer, *, first: bool, asked: int, held: float
+    ) -> float:
+        """Answer the seconds until the next check-in.
+
+        A server that holds calls open paces them itself: the next one follows at once, so that
+        nearly always one is waiting there for news. One that does not hold them is called when it
+        says.
+        """
+        least, most = self.config.check_in_least, self.config.check_in_most
+        can_wait = self._identity is not None and self._identity.wait > 0
+        newest = (answer.settings_version, answer.definitions_version)
+        is_news = bool(answer.commands) or newest != self._newest
+        self._newest = newest
+        if (first and can_wait) or (asked and (held >= asked / 2 or is_news)):
+            return max(random.uniform(0, self.config.check_in_again), least - held)  # noqa: S311 - spreads load, protects nothing
         if answer.more:
-            return self.config.check_in_least
-        wanted = float(answer.next_check_in)
-        return min(max(wanted, self.config.check_in_least), self.config.check_in_most)
+            return least
+        return min(max(float(answer.next_check_in), least), most)
 
     async def _answer_commands(self, server: link.Link) -> None:
         for command in journal.unanswered(self.db):
@@ -382,6 +404,8 @@ class Loop:
                 self._children.discard(process)
         with contextlib.suppress(sqlite3.Error), transaction(self.db):
             note(self.db, f"status.{kind}", status)
+            if status in {0, 1}:
+                note(self.db, "scanned", self._now())
         log.log(
             logging.INFO if status in {0, 1} else logging.ERROR,
             "%s scan ended: %s",

@@ -12,13 +12,15 @@ from importlib.metadata import version as version_of
 from typing import Final
 
 from doorward_agent import database, delivery, identity, link, loop, outbox
-from doorward_agent.commands import CommandRefused, config_of
+from doorward_agent.commands import CommandRefused, config_of, own_command
 from doorward_agent.config import AgentConfig
 from doorward_agent.terminal import say
 from doorward_protocol import messages, signing
 
 # A reply may get lost; the same key and code then give the same device. Seconds between tries.
 _AGAIN_AFTER: Final = (1.0, 2.0, 4.0)
+# All tries and pauses together: whoever waits at the terminal learns how it went.
+_WITHIN: Final = 90.0
 _CAPABILITIES: Final = ("scan", "quarantine", "zstd")
 
 
@@ -65,7 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
         ),
     )
     say(f"This computer is enrolled with {server} as device {answer.device_id}.")
-    say("Next: let `doorward-agent run` work in the background, best as a service.")
+    say(f"Next, start its protection: {own_command(arguments, 'run')}")
+    say("Best as a service, so that it starts with the computer (docs/operators/agent.md).")
     return 0
 
 
@@ -91,18 +94,18 @@ async def _enroll(
         name=messages.fitted(pending.name, messages.MAX_NAME),
         capabilities=_CAPABILITIES,
     )
+    last: link.LinkProblem = link.ServerUnreachable(f"{server.server} did not answer in time.")
     try:
-        for pause in _AGAIN_AFTER:
-            try:
-                return await server.enroll(request), server.clock_offset
-            except (link.ServerUnreachable, link.ServerBusy) as problem:
-                await asyncio.sleep(max(pause, problem.retry_after or 0.0))
-        try:
-            return await server.enroll(request), server.clock_offset
-        except (link.ServerUnreachable, link.ServerBusy) as problem:
-            raise CommandRefused(
-                f"{problem} Nothing is lost: run the same command again, with the same code."
-            ) from None
+        async with asyncio.timeout(_WITHIN):
+            for pause in (*_AGAIN_AFTER, 0.0):
+                try:
+                    return await server.enroll(request), server.clock_offset
+                except (link.ServerUnreachable, link.ServerBusy) as problem:
+                    last = problem
+                    await asyncio.sleep(max(pause, problem.retry_after or 0.0))
+    except TimeoutError:
+        pass
     finally:
         await server.close()
         db.close()
+    raise CommandRefused(f"{last} Nothing is lost: run the same command again, with the same code.")

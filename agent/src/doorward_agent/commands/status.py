@@ -8,13 +8,22 @@ import json
 import sqlite3
 import sys
 import time
-from typing import Any
+from typing import Any, Final
 
 from doorward_agent import database, identity, lock, outbox, policy, protection, schedule
-from doorward_agent.commands import config_of
+from doorward_agent.commands import config_of, own_command
 from doorward_agent.config import AgentConfig
 from doorward_agent.database import noted, noted_int
 from doorward_agent.terminal import complain, printable, say, since, size
+from doorward_protocol import messages
+
+_REASONS: Final = {
+    "no-definitions": "there are no definitions",
+    "quick-scan-failed": "the last quick scan failed",
+    "full-scan-failed": "the last full scan failed",
+    "not-running": "the agent is not running",
+    "never-scanned": "nothing was scanned yet",
+}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -24,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.last_payload:
             return _last_payload(db, arguments.last_payload)
-        found = gather(config, db)
+        found = gather(config, db, start=own_command(arguments, "run"))
     finally:
         db.close()
     if arguments.json:
@@ -34,12 +43,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def gather(config: AgentConfig, db: sqlite3.Connection) -> dict[str, Any]:
+def gather(config: AgentConfig, db: sqlite3.Connection, *, start: str) -> dict[str, Any]:
     """Answer everything there is to know; times in milliseconds UTC, 0 for never."""
     who = identity.load(config.state_dir)
     depth = outbox.depth(db)
     guard = protection.state(config, db)
     settings, in_force = policy.current(db)
+    running = lock.is_held(config.state_dir / lock.RUN_FILE)
+    scanned = noted_int(db, "scanned")
     upcoming = schedule.next_moment(
         policy.plans(in_force),
         dt.datetime.now(dt.UTC),
@@ -54,8 +65,9 @@ def gather(config: AgentConfig, db: sqlite3.Connection) -> dict[str, Any]:
             "name": who.name if who else "",
             "since": who.enrolled_at if who else "",
         },
-        "running": lock.is_held(config.state_dir / lock.RUN_FILE),
-        "protection": {"state": guard.state, "reasons": list(guard.reasons)},
+        "running": running,
+        "start": start,
+        "protection": _protection(guard, running=running, scanned=scanned),
         "definitions_version": protection.definitions_version(config),
         "settings_version": settings,
         "entitlement": str(noted(db, "entitlement") or ""),
@@ -69,10 +81,22 @@ def gather(config: AgentConfig, db: sqlite3.Connection) -> dict[str, Any]:
             "refused": depth.parked,
             "dropped": depth.dropped,
         },
+        "last_scan": scanned,
         "last_quick_scan": noted_int(db, "started.quick"),
         "last_full_scan": noted_int(db, "started.full"),
         "next_scan": int(upcoming.timestamp() * 1000) if upcoming else 0,
     }
+
+
+def _protection(guard: messages.ProtectionState, *, running: bool, scanned: int) -> dict[str, Any]:
+    """Answer the state as it is now: what `run` tells of itself holds only while it runs."""
+    reasons = list(guard.reasons)
+    if not running:
+        reasons.append("not-running")
+    if not scanned:
+        reasons.append("never-scanned")
+    state = "attention" if reasons and guard.state == "protected" else guard.state
+    return {"state": state, "reasons": reasons}
 
 
 def _print(found: dict[str, Any]) -> None:
@@ -85,13 +109,14 @@ def _print(found: dict[str, Any]) -> None:
         "removed": f"removed from {who['server']}: it protects, but reports nothing",
     }
     words = {"protected": "protected", "attention": "needs attention", "off": "not protected"}
-    reasons = ", ".join(found["protection"]["reasons"])
+    reasons = ", ".join(_REASONS.get(reason, reason) for reason in found["protection"]["reasons"])
     say(f"Protection    {words[found['protection']['state']]}{f' ({reasons})' * bool(reasons)}")
     say(f"Definitions   {found['definitions_version'] or 'none'}")
     say(f"Account       {lines[who['state']]}")
     if who["name"]:
         say(f"Name          {who['name']}")
-    say(f"Agent         {'running' if found['running'] else 'not running: start `run`'}")
+    start = found["start"]
+    say(f"Agent         {'running' if found['running'] else f'not running; start it: {start}'}")
     if who["state"] == "enrolled":
         say(f"Last check-in {since(found['last_check_in'], now)}")
         waiting = found["outbox"]
@@ -101,6 +126,7 @@ def _print(found: dict[str, Any]) -> None:
         )
         if found["trouble"]:
             say(f"Trouble       {found['trouble']} (since {since(found['trouble_since'], now)})")
+    say(f"Last scan     {since(found['last_scan'], now)}")
     say(f"Quick scan    {since(found['last_quick_scan'], now)}")
     say(f"Full scan     {since(found['last_full_scan'], now)}")
     if found["next_scan"]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 from importlib.metadata import version as version_of
+from typing import Final
 
 from doorward_agent import database, identity, link, outbox
 from doorward_agent.commands import CommandRefused, config_of
 from doorward_agent.config import AgentConfig
 from doorward_agent.terminal import say
+
+_NEVER_JOINED: Final = "This computer is in no account: there is nothing to leave."
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -19,12 +22,14 @@ def run(arguments: argparse.Namespace) -> int:
     """
     config = config_of(arguments)
     if arguments.local:
+        if not identity.leaves_traces(config.state_dir):
+            raise CommandRefused(_NEVER_JOINED)
         _forget(config)
         say("Forgotten here. Remove the device on the account's page too, to free its seat.")
         return 0
     found = identity.load(config.state_dir)
     if found is None:
-        raise CommandRefused("This computer is not enrolled: there is nothing to undo.")
+        raise CommandRefused(_NEVER_JOINED)
     if found.state == "enrolled":
         try:
             asyncio.run(_leave(config, found))
@@ -34,7 +39,15 @@ def run(arguments: argparse.Namespace) -> int:
                 "and remove the device on the account's page."
             ) from None
     _forget(config)
-    say(f"This computer has left the account at {found.server}. It keeps its quarantine.")
+    say(
+        {
+            "enrolled": f"This computer has left the account at {found.server}.",
+            "removed": f"This computer was removed from the account at {found.server} before; "
+            "now it has forgotten it too.",
+            "pending": f"This computer had not joined {found.server} yet; the try is forgotten.",
+        }[found.state]
+        + " It keeps its quarantine."
+    )
     return 0
 
 
