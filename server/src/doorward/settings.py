@@ -273,7 +273,11 @@ ACCOUNT_RATE_LIMITS = {
     # Codes of a second step.
     "login_failed": "5/5m/key,20/h/key,50/d/key,10/5m/ip",
 }
+# One address; a new one takes its place once it is confirmed (accounts/email_change.py).
+ACCOUNT_CHANGE_EMAIL = True
+ACCOUNT_MAX_EMAIL_ADDRESSES = 2
 ACCOUNT_FORMS = {
+    "add_email": "doorward.accounts.forms.NewAddressForm",
     "login": "doorward.accounts.forms.LoginForm",
     "change_password": "doorward.accounts.forms.ChangePasswordForm",
 }

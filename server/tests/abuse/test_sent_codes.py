@@ -192,6 +192,5 @@ def test_v6_6_2_a_code_of_one_app_is_no_code_of_another(
     second.call("POST", "auth/code/confirm", code=code)
     assert not second.is_signed_in()
     first.call("POST", "auth/code/confirm", code=code)
-    first.call("POST", "auth/2fa/trust", trust=False)
     assert first.is_signed_in()
     assert inputs.compare_user_code is sent_codes.is_right

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from allauth.account import signals
 from django.contrib.auth.signals import user_logged_out
 
-from doorward.accounts import browsers, lockout, setup, tokens
+from doorward.accounts import browsers, lockout, setup
 from doorward.accounts.adapter import origin_of
 from doorward.audit import trail
 
@@ -29,7 +29,7 @@ def watch() -> None:
     ):
         signal.connect(_Told(tag), weak=False, dispatch_uid=f"doorward {tag}")
     for signal in (signals.password_changed, signals.password_set, signals.password_reset):
-        signal.connect(_end_tokens, dispatch_uid="doorward tokens end")
+        signal.connect(_forget_browsers, dispatch_uid="doorward browsers end")
         signal.connect(setup.end_link, dispatch_uid="doorward setup link ends")
     signals.email_confirmed.connect(_confirmed, dispatch_uid="doorward account.email.confirmed")
 
@@ -46,10 +46,9 @@ class _Told:
             _record(self._tag, request, user)
 
 
-def _end_tokens(*, request: HttpRequest, user: User, **_more: Any) -> None:
-    # Whoever changes a password may do so because somebody else knew it: what that somebody made
-    # with it must not outlive it.
-    tokens.revoke_all(user)
+def _forget_browsers(*, request: HttpRequest, user: User, **_more: Any) -> None:
+    # Whoever changes a password may do so because somebody else knew it: the browsers in which
+    # that somebody signed in are strangers again. What else ends: after_a_change.py.
     lockout.forget_all(user)
     lockout.clear(user.email)
     if request.user.is_authenticated:

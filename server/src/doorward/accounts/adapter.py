@@ -51,6 +51,8 @@ STRANGERS_MAILS: Final = {
     "account/email/password_reset_code": "reset",
 }
 LOGIN_CODE_MAIL: Final = "account/email/login_code"
+# email_change.py has told both addresses already, with the way to take it back.
+ADDRESS_CHANGED_MAIL: Final = "account/email/email_changed"
 BROWSER_HEADER: Final = "X-Known-Browser"
 # Where a code is typed by somebody who isn't signed in yet.
 CODE_VIEWS: Final = frozenset(
@@ -215,6 +217,8 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
         email: str | None = None,
     ) -> None:
         """Tell the person what has just changed, when and from where."""
+        if template_prefix == ADDRESS_CHANGED_MAIL:
+            return
         origin = origin_of(allauth_context.request)
         told = {"timestamp": timezone.now(), "ip": origin.ip, "user_agent": origin.agent}
         self.send_mail(template_prefix, email or user.email, {**told, **(context or {})})

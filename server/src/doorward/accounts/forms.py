@@ -65,6 +65,14 @@ class LoginForm(allauth_forms.LoginForm):  # type: ignore[misc]  # allauth ships
         return address
 
 
+class NewAddressForm(allauth_forms.AddEmailForm):  # type: ignore[misc]  # allauth ships no types
+    """The address that shall take the place of the one there is."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["email"].label = _("New address")
+
+
 class ChangePasswordForm(allauth_forms.ChangePasswordForm):  # type: ignore[misc]  # no types
     """Changing a password: the current one is asked for, and wrong ones are counted."""
 

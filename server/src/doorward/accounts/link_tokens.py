@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import Final
+from typing import Any, Final
 
 from django.conf import settings
 from django.contrib.auth.tokens import PasswordResetTokenGenerator
@@ -22,8 +22,11 @@ PREFIX: Final = "setup-"
 class LinkTokens(PasswordResetTokenGenerator):
     """Django's reset tokens, of which only the newest is good, and ours.
 
-    One hour, ended by signing in and by a change of password or address.
+    One hour, ended by signing in and by a change of password, way to sign in or address.
     """
+
+    def _make_hash_value(self, user: Any, timestamp: int) -> str:
+        return f"{super()._make_hash_value(user, timestamp)}{user.epoch}"
 
     def make_token(self, user: User) -> str:
         """Return a new token; the ones before it are no good any more."""

@@ -8,7 +8,7 @@ from typing import Final
 from allauth.account.models import EmailAddress
 from django.utils import timezone
 
-from doorward.accounts import invitations, sessions, signup, unlock
+from doorward.accounts import email_change, invitations, sessions, signup, unlock
 from doorward.accounts.models import RememberedBrowser, SpentSignIn, User
 
 # Whoever has not confirmed an address by then may begin anew; nobody can keep it from its owner.
@@ -17,12 +17,12 @@ MOST_PER_TURN: Final = 200
 
 
 def forget_what_is_over(now: datetime) -> int:
-    """Delete ended sessions, remembered browsers and finished sign-ins; returns how many."""
+    """Delete ended sessions, remembered browsers, finished sign-ins and the like; how many."""
     gone = sessions.forget_ended(now)
     gone += RememberedBrowser.objects.filter(expires_at__lt=now).delete()[0]
     # A sign-in in several steps is given up after 15 minutes (allauth's LOGIN_TIMEOUT).
     spent = SpentSignIn.objects.filter(at__lt=timezone.now() - timedelta(days=1))
-    return gone + spent.delete()[0]
+    return gone + spent.delete()[0] + email_change.forget_old(now)
 
 
 def forget_unconfirmed(now: datetime) -> int:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from allauth.account import signals as account_signals
 from allauth.mfa import signals as mfa_signals
+from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.signals import user_logged_in
+from django.utils.translation import ngettext
 
-from doorward.accounts import remembered, sessions, signup, two_factor
+from doorward.accounts import after_a_change, email_change, sessions, signup, two_factor
 from doorward.accounts.origin import origin_of
 from doorward.accounts.two_factor import Way
 from doorward.audit import trail
@@ -31,6 +33,7 @@ def watch() -> None:
         (mfa_signals.authentication_failed, _failed),
         (account_signals.login_code_rejected, _code_rejected),
         (account_signals.email_verification_code_rejected, _address_code_rejected),
+        (account_signals.email_changed, _moved),
         (user_logged_in, _signed_in),
         (account_signals.authentication_step_completed, _stepped_up),
         (account_signals.password_changed, _password_changed),
@@ -41,15 +44,21 @@ def watch() -> None:
 
 
 def changed_elsewhere(request: HttpRequest, user: User) -> None:
-    """End what was opened by the ways as they were: other sessions, remembered browsers.
+    """End what was opened by the ways as they were: sessions, tokens, remembered browsers, links.
 
     This session goes on, under a new id.
     """
     origin = origin_of(request)
     here = request.user.is_authenticated and request.user.pk == user.pk
     keep = request.session.session_key if here else None
-    sessions.end_others(user, keep=keep, ip=origin.ip, agent=origin.agent)
-    remembered.forget_all(user)
+    ended = after_a_change.end_what_was_open(user, keep=keep, ip=origin.ip, agent=origin.agent)
+    if ended.tokens and here:
+        words = ngettext(
+            "Your token for programs ended with it. Make a new one for what still needs it.",
+            "Your %(count)d tokens for programs ended with it. Make new ones where needed.",
+            ended.tokens,
+        )
+        messages.warning(request, words % {"count": ended.tokens})
     if here:
         # By the session's own person: the hash of the new epoch is written, the id is changed.
         request.user.epoch = user.epoch  # type: ignore[union-attr]  # told apart just above
@@ -140,6 +149,28 @@ def _stepped_up(
     elif method == "code":
         origin = origin_of(request)
         two_factor.record_success(user, Way.EMAIL, ip=origin.ip, agent=origin.agent)
+
+
+def _moved(
+    *,
+    request: HttpRequest,
+    user: User,
+    from_email_address: Any,
+    to_email_address: Any,
+    **_more: Any,
+) -> None:
+    # At sign-up the first address is no change of one.
+    if from_email_address is None or not from_email_address.verified:
+        return
+    origin = origin_of(request)
+    email_change.changed(
+        user,
+        before=from_email_address.email,
+        after=to_email_address.email,
+        ip=origin.ip,
+        agent=origin.agent,
+    )
+    changed_elsewhere(request, user)
 
 
 def _password_changed(*, request: HttpRequest, user: User, **_more: Any) -> None:

@@ -19,6 +19,7 @@ from allauth.account.internal.flows.login_by_code import LoginCodeVerificationPr
 from allauth.core import context
 from allauth.core.internal.cryptokit import normalize_user_code
 from django.conf import settings
+from django.db import IntegrityError, transaction
 
 from doorward.accounts import lockout
 from doorward.accounts.models import canonical_email
@@ -26,6 +27,7 @@ from doorward.accounts.origin import origin_of
 
 FLOW: Final = "flow"
 _FLOW_BYTES: Final = 16
+_finish: Final = EmailVerificationProcess.finish
 _sign_in_code: Final = LoginCodeVerificationProcess.generate_code
 
 
@@ -47,6 +49,18 @@ def draw_for_address(process: Any) -> None:
 def text_for_address(process: Any) -> str:
     """Return the code that was just made, for its mail."""
     return str(getattr(process, "text_to_send", ""))
+
+
+def finish_all_or_nothing(process: Any) -> Any:
+    """Make the proved address count, and whatever follows from it, in one commit.
+
+    Nothing happens when it was confirmed for somebody else in this very moment.
+    """
+    try:
+        with transaction.atomic():
+            return _finish(process)
+    except IntegrityError:
+        return None
 
 
 def is_right(*, actual: str, expected: str) -> bool:
@@ -100,6 +114,7 @@ def install() -> list[tuple[Any, str, Any]]:
         (LoginCodeVerificationProcess, "generate_code", draw_to_sign_in),
         (EmailVerificationProcess, "generate_code", draw_for_address),
         (EmailVerificationProcess, "key", property(text_for_address)),
+        (EmailVerificationProcess, "finish", finish_all_or_nothing),
         (forms, "compare_user_code", is_right),
         (inputs, "compare_user_code", is_right),
     ]
