@@ -34,6 +34,7 @@ from server.tests.conftest import PASSWORD
 
 from doorward.accounts import remembered, session_store, sessions, sweeps, tokens
 from doorward.accounts.models import RememberedBrowser, User
+from doorward.accounts.session_store import kept_as
 
 NEW = "nine ships in the quiet morning"
 COOKIE = django_settings.SESSION_COOKIE_NAME
@@ -108,7 +109,7 @@ def test_v7_2_4_the_id_changes_at_each_step_and_the_old_one_is_dead(alice: User)
         assert not is_signed_in(with_id(before))
         assert is_signed_in(browser)
         before = after
-    assert UserSession.objects.get(user=alice).session_key == before
+    assert UserSession.objects.get(user=alice).session_key == kept_as(before)
 
 
 def test_v7_2_4_the_id_from_before_the_second_step_never_opens(alice: User, home: Client) -> None:
@@ -120,6 +121,21 @@ def test_v7_2_4_the_id_from_before_the_second_step_never_opens(alice: User, home
     assert is_signed_in(browser)
     assert id_of(browser) != before
     assert not is_signed_in(with_id(before))
+
+
+def test_v6_5_2_a_copy_of_the_tables_of_sessions_opens_none(alice: User, home: Client) -> None:
+    kept = [*Session.objects.values_list("session_key", flat=True)]
+    kept += UserSession.objects.values_list("session_key", flat=True)
+    assert len(kept) == 2
+    assert id_of(home) not in kept
+    # Not even as it is kept: 40 characters are no id of ours, 32 of them lead to another row.
+    for key in kept:
+        assert not is_signed_in(with_id(key))
+        assert not is_signed_in(with_id(key[:32]))
+    app = Client(HTTP_HOST="localhost")
+    refused = app.get("/_allauth/app/v1/auth/session", headers={"X-Session-Token": kept[0]})
+    assert refused.status_code in {401, 410}
+    assert is_signed_in(with_id(id_of(home)))
 
 
 def test_v7_3_1_a_session_ends_after_fourteen_days_without_use(alice: User) -> None:
@@ -319,7 +335,7 @@ def test_v7_5_2_the_list_shows_each_session_and_ends_any(alice: User, home: Clie
     assert "Firefox on Windows" in page
     assert "Chrome on Linux" in page
     assert "Last seen" in page
-    other = UserSession.objects.get(session_key=id_of(cafe))
+    other = UserSession.objects.get(session_key=kept_as(id_of(cafe)))
     asked = home.post(f"/account/sessions/{other.pk}/end/")
     assert is_signed_in(cafe)
     home.post(asked["Location"], {"password": PASSWORD}, follow=True)
@@ -333,7 +349,7 @@ def test_v7_5_2_the_list_shows_each_session_and_ends_any(alice: User, home: Clie
 def test_row45_charlie_ends_none_of_alices_sessions(
     alice: User, home: Client, charlie: User
 ) -> None:
-    mine = UserSession.objects.get(session_key=id_of(home))
+    mine = UserSession.objects.get(session_key=kept_as(id_of(home)))
     stranger = signed_in_tab(charlie.email)
     asked = stranger.post("/account/sessions/999999/end/")
     stranger.post(asked["Location"], {"password": PASSWORD})

@@ -17,7 +17,6 @@ from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.core.internal import ratelimit
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth import authenticate as check_credentials
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.forms import BaseForm
@@ -32,7 +31,16 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from doorward.accounts import browsers, letters, lockout, passwords, signup, unlock
+from doorward.accounts import (
+    browsers,
+    credentials,
+    letters,
+    letting_in,
+    lockout,
+    passwords,
+    signup,
+    unlock,
+)
 from doorward.accounts.models import User, canonical_email
 from doorward.accounts.origin import Origin as Origin
 from doorward.accounts.origin import origin_of as origin_of
@@ -112,14 +120,14 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
 
     # -- signing in ------------------------------------------------------------------------------
 
-    def authenticate(self, request: HttpRequest, **credentials: Any) -> User | None:
+    def authenticate(self, request: HttpRequest, **given: Any) -> User | None:
         """Return the person these credentials belong to, or nobody; why is not told.
 
         Raises ValidationError (pages) or ImmediateHttpResponse (apps) while strangers' browsers
         have to wait.
         """
-        email = canonical_email(credentials.get("email", ""))
-        origin = origin_of(request)
+        email = canonical_email(given.get("email", ""))
+        origin, underway = origin_of(request), letting_in.underway(request)
         browser = browsers.find(browser_proof(request), email)
         try:
             attempt = lockout.begin(email, ip=origin.ip, browser=browser)
@@ -127,10 +135,12 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
             if locked.quietly:
                 return None
             raise _refusal(request, locked) from None
-        user = _checked(request, email, credentials.get("password") or "")
-        if user is not None:
-            lockout.right(attempt)
-            return user
+        underway.browsers[email] = attempt.browser
+        underway.found = _checked(email, given.get("password") or "")
+        if underway.found is not None:
+            # Given back with the session's beginning (letting_in), in one commit.
+            underway.right.append(attempt)
+            return underway.found.user
         known = User.objects.filter(email=email).first()
         trail.record("account.login.failed", actor=known, ip=origin.ip, agent=origin.agent)
         if attempt.failures > lockout.FREE_FAILURES:
@@ -153,8 +163,8 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
             )
             self.logout(request)
             return False
-        found = _checked(request, user.email, password)
-        if found is None or found.pk != user.pk:
+        found = _checked(user.email, password)
+        if found is None or found.user.pk != user.pk:
             trail.record(
                 "account.reauthentication.failed", actor=user, ip=origin.ip, agent=origin.agent
             )
@@ -162,22 +172,22 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
         lockout.reset(windows[0])
         return True
 
-    @transaction.atomic
-    def login(self, request: HttpRequest, user: User) -> None:
-        """Begin the session, in one commit: each costs a wait for the disk."""
-        super().login(request, user)
-
-    @transaction.atomic
+    @transaction.atomic(savepoint=False)
     def post_login(self, request: HttpRequest, user: User, **how: Any) -> HttpResponse:
         """Make the browser known, now that the person went all the way in; tell of a new one."""
         origin, proof = origin_of(request), browser_proof(request)
-        browser = browsers.find(proof, user.email)
+        underway = letting_in.underway(request)
+        if user.email not in underway.browsers:
+            underway.browsers[user.email] = browsers.find(proof, user.email)
+        browser = underway.browsers[user.email]
         known = browser is not None
-        lockout.signed_in(user.email, by_known_browser=known)
+        if not known:
+            # Its owner went all the way in by a browser it did not know: the ladder begins anew.
+            underway.cleared.append(user.email)
         request.known_browser = (  # type: ignore[attr-defined]  # read by KnownBrowsers
             browsers.seen(browser, proof, ip=origin.ip, agent=origin.agent)
             if browser is not None
-            else browsers.remember(user, proof, ip=origin.ip, agent=origin.agent)
+            else browsers.add(user, proof, ip=origin.ip, agent=origin.agent)
         )
         if not known and not how.get("signup"):
             trail.record(
@@ -267,6 +277,7 @@ class KnownBrowsers:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer; where somebody has just gone all the way in, with the proof for next time."""
         response = self._get_response(request)
+        letting_in.settle(request)
         proof = getattr(request, "known_browser", "")
         if proof and is_headless_path(request):
             response.headers[BROWSER_HEADER] = proof
@@ -352,8 +363,7 @@ def _refusal(request: HttpRequest, locked: lockout.Locked) -> Exception:
     return ValidationError(words_for(locked), code="too_many_tries")
 
 
-def _checked(request: HttpRequest, email: str, password: str) -> User | None:
+def _checked(email: str, password: str) -> credentials.Found | None:
     if len(passwords.as_bytes(password)) > passwords.MOST_BYTES:
         return None
-    found = check_credentials(request, email=email, password=password)
-    return found if isinstance(found, User) else None
+    return credentials.check(email, password)

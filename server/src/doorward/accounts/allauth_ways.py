@@ -18,7 +18,7 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from doorward.accounts import lockout, remembered, sessions
+from doorward.accounts import letting_in, lockout, remembered, sessions
 from doorward.accounts.factors import sealed_text
 from doorward.accounts.models import User
 from doorward.accounts.origin import origin_of
@@ -138,6 +138,7 @@ def _wrap(authenticator: Any) -> Any:
 
 def install() -> None:
     """Put our factors, remembered browsers and list of sessions where allauth has its own."""
+    from allauth.account.internal.flows import login as login_flows
     from allauth.mfa.base import forms as base_forms
     from allauth.mfa.internal.flows import trust
     from allauth.mfa.models import Authenticator
@@ -147,7 +148,9 @@ def install() -> None:
     from allauth.mfa.totp.internal import auth as totp_auth
     from allauth.mfa.totp.internal import flows as totp_flows
     from allauth.mfa.webauthn import forms as webauthn_forms
-    from allauth.usersessions.models import UserSessionManager
+    from allauth.usersessions import signals as usersessions_signals
+    from allauth.usersessions.models import UserSession, UserSessionManager
+    from django.contrib.auth.signals import user_logged_in
 
     from doorward.accounts.factors import recovery_codes, sent_codes, totp
 
@@ -165,11 +168,19 @@ def install() -> None:
         (trust, "is_trusted_browser", is_trusted_browser),
         (trust, "trust_browser", trust_browser),
         (UserSessionManager, "purge_and_list", sessions.purge_and_list),
+        (UserSessionManager, "create_from_request", sessions.note),
+        (usersessions_signals, "on_user_logged_in", sessions.listed),
+        (UserSession, "is_current", sessions.is_current),
+        (UserSession, "exists", sessions.is_there),
+        (UserSession, "end", sessions.end_listed),
+        (login_flows, "resume_login", letting_in.in_one_commit(login_flows.resume_login)),
         *sent_codes.install(),
     ):
         if not hasattr(place, name):
             raise MovedAway(f"{place.__name__}.{name}")
         setattr(place, name, ours)
+    # By Django's own name for it: whoever connects first stays.
+    user_logged_in.connect(sessions.last_login_is_noted, dispatch_uid="update_last_login")
 
 
 class MovedAway(RuntimeError):

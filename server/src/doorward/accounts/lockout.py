@@ -223,12 +223,6 @@ def right(attempt: Try) -> None:
             )
 
 
-def signed_in(login: str, *, by_known_browser: bool) -> None:
-    """Begin the ladder anew: its owner went all the way in by a browser it did not know."""
-    if not by_known_browser:
-        clear(login)
-
-
 def clear(login: str) -> bool:
     """Forget every failure counted for this address; tells whether there were any."""
     key = f"a:{_key('login', canonical_email(login))}"

@@ -9,7 +9,7 @@ import hmac
 import secrets
 from typing import TYPE_CHECKING, Any, Final
 
-from allauth.account.stages import LoginStage
+from allauth.account.stages import EmailVerificationStage, LoginStage
 from allauth.core.internal.httpkit import headed_redirect_response
 from allauth.mfa.stages import AuthenticateStage
 from allauth.mfa.webauthn.internal.flows import did_use_passwordless_login
@@ -20,6 +20,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from doorward.accounts import two_factor
+from doorward.accounts.credentials import id_in_sql
+from doorward.accounts.letting_in import underway
 from doorward.accounts.models import SpentSignIn, User
 
 if TYPE_CHECKING:
@@ -52,7 +54,22 @@ class SecondStepStage(AuthenticateStage):  # type: ignore[misc]  # allauth ships
         chosen = mailed is not None and mailed.state.get(INSTEAD)
         if chosen and self.controller.is_handled(BY_EMAIL):
             return False
+        asked = underway(request).asked_of(self.login.user)
+        if asked is not None and not asked.by_lasting_way:
+            return False
         return bool(super()._should_handle(request))
+
+
+class ConfirmedStage(EmailVerificationStage):  # type: ignore[misc]  # allauth ships no types
+    """Asks for the code that confirms the address, unless it is known to be confirmed."""
+
+    def handle(self) -> tuple[Any, bool]:
+        """Go on, or to where the code is typed."""
+        asked = underway(self.request).asked_of(self.login.user)
+        if asked is not None and asked.is_confirmed:
+            return None, True
+        answer: tuple[Any, bool] = super().handle()
+        return answer
 
 
 class UnchangedStage(LoginStage):  # type: ignore[misc]  # allauth ships no types
@@ -71,7 +88,16 @@ class UnchangedStage(LoginStage):  # type: ignore[misc]  # allauth ships no type
         return headed_redirect_response("account_login"), False
 
     def _is_as_it_was(self, user: User, began: dict[str, str]) -> bool:
-        today = User.objects.filter(pk=user.pk, is_active=True).first()
+        # By hand: part of every sign-in (docs/performance.md).
+        today = next(
+            iter(
+                User.objects.raw(
+                    "SELECT id, password, epoch FROM accounts_user WHERE id = %s AND is_active",
+                    [id_in_sql(user.pk)],
+                )
+            ),
+            None,
+        )
         if today is None:
             return False
         return hmac.compare_digest(today.get_session_auth_hash(), began.get("as_of", ""))
@@ -99,15 +125,22 @@ class SecondStepAnswers:
         """Return allauth's stages with ours in their places."""
         here = f"{__name__}."
         stages: list[str] = super().get_login_stages()  # type: ignore[misc]  # allauth's adapter
-        asked = "allauth.mfa.stages.AuthenticateStage"
-        changed = [f"{here}SecondStepStage" if stage == asked else stage for stage in stages]
-        return [f"{here}StampStage", *changed, f"{here}UnchangedStage"]
+        ours = {
+            "allauth.mfa.stages.AuthenticateStage": f"{here}SecondStepStage",
+            "allauth.account.stages.EmailVerificationStage": f"{here}ConfirmedStage",
+        }
+        changed = [ours.get(stage, stage) for stage in stages]
+        regain = "doorward.accounts.recovery_stage.RecoveryStage"
+        return [f"{here}StampStage", regain, *changed, f"{here}UnchangedStage"]
 
     def is_login_by_code_required(self, login: Any) -> bool:
         """Tell whether this sign-in takes a code from the mail, as the person chose."""
         if login.user is None or did_use_passwordless_login(self.request, login.user):
             return False
         required: bool = super().is_login_by_code_required(login)  # type: ignore[misc]  # as above
+        asked = underway(self.request).asked_of(login.user)
+        if asked is not None:
+            return required or (asked.by_email and not asked.by_lasting_way)
         return required or two_factor.is_mailed_a_code(login.user)
 
     def get_reauthentication_methods(self, user: User) -> list[dict[str, Any]]:

@@ -5,17 +5,23 @@ Apps' session tokens are sessions too: what ends one ends the other.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from allauth.core import context
 from allauth.usersessions.models import UserSession
 from django.contrib.sessions.models import Session
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
+from doorward.accounts.credentials import id_in_sql
 from doorward.accounts.models import User
-from doorward.accounts.session_store import BEGAN, SEEN
+from doorward.accounts.origin import origin_of
+from doorward.accounts.session_store import BEGAN, SEEN, kept_as
 from doorward.audit import trail
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest  # noqa: TID251 - the signature is allauth's
 
 # More at once are no person's; the ones used longest ago end.
 MOST: Final = 50
@@ -26,12 +32,86 @@ def of(user: User) -> list[UserSession]:
     return list(_alive(user).order_by("-last_seen_at", "-pk"))
 
 
+def has_one(user: User) -> bool:
+    """Tell whether this person is signed in anywhere."""
+    return _alive(user).exists()
+
+
 def begin(session: Any, user: User) -> None:
     """Start the clock of a session somebody has just signed in to."""
     now = timezone.now()
     session[BEGAN] = session[SEEN] = now.timestamp()
-    over = _alive(user).order_by("-last_seen_at", "-pk").values_list("session_key", flat=True)
-    _end(user, list(over[MOST - 1 :]))
+    stamp = connection.ops.adapt_datetimefield_value(now)
+    person = id_in_sql(user.pk)
+    # By hand: these are part of every sign-in (docs/performance.md).
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE accounts_user SET last_login = %s WHERE id = %s", [stamp, person])
+        cursor.execute(
+            "SELECT u.session_key FROM usersessions_usersession u"
+            " JOIN django_session s ON s.session_key = u.session_key AND s.expire_date > %s"
+            " WHERE u.user_id = %s ORDER BY u.last_seen_at DESC, u.id DESC"
+            " LIMIT 1000 OFFSET %s",
+            [stamp, person, MOST - 1],
+        )
+        over = [key for (key,) in cursor.fetchall()]
+    user.last_login = now
+    _end(user, over)
+
+
+def listed(*, request: HttpRequest, **_more: Any) -> None:
+    """Put a session that has just begun into its person's list."""
+    note(None, request)
+
+
+def last_login_is_noted(**_more: Any) -> None:
+    """Do nothing, in Django's place: ``begin`` has noted it."""
+
+
+def note(_manager: Any, request: HttpRequest) -> None:
+    """Put the session of this request into its person's list, or bring its line up to date."""
+    if not isinstance(request.user, User):
+        raise ValueError("only somebody signed in has a session to list")
+    if not request.session.session_key:
+        request.session.save()
+    origin, now = origin_of(request), timezone.now()
+    UserSession.objects.bulk_create(
+        [
+            UserSession(
+                session_key=kept_as(request.session.session_key or ""),
+                user=request.user,
+                ip=origin.ip,
+                user_agent=origin.agent[:200],
+                created_at=now,
+                last_seen_at=now,
+            )
+        ],
+        update_conflicts=True,
+        unique_fields=["session_key"],
+        update_fields=["user", "ip", "user_agent", "last_seen_at"],
+    )
+
+
+def is_current(listed: UserSession) -> bool:
+    """Tell whether the request being answered is made in this session."""
+    return is_in(context.request, listed)
+
+
+def is_in(request: HttpRequest, listed: UserSession) -> bool:
+    """Tell whether the request is made in this session."""
+    key = request.session.session_key
+    return bool(key) and bool(listed.session_key == kept_as(key or ""))
+
+
+def end_listed(listed: UserSession) -> None:
+    """End a session of the list: what allauth calls for apps."""
+    _end(listed.user, [listed.session_key])
+
+
+def is_there(listed: UserSession) -> bool:
+    """Tell whether a session of the list still lasts."""
+    return Session.objects.filter(
+        session_key=listed.session_key, expire_date__gt=timezone.now()
+    ).exists()
 
 
 @transaction.atomic
@@ -48,12 +128,16 @@ def end(user: User, session: int, *, ip: str = "", agent: str = "") -> bool:
 
 @transaction.atomic
 def end_others(user: User, *, keep: str | None, ip: str = "", agent: str = "") -> int:
-    """End every session of this person but the one with this id; returns how many."""
+    """End every session of this person but the one with this id; returns how many.
+
+    ``keep`` is the id as the session itself knows it (``request.session.session_key``).
+    """
     # The epoch ends also a session that is being made this moment and is in no list yet.
     User.objects.filter(pk=user.pk).update(epoch=F("epoch") + 1)
     user.epoch = User.objects.values_list("epoch", flat=True).get(pk=user.pk)
     others = UserSession.objects.filter(user=user)
-    keys = [key for key in others.values_list("session_key", flat=True) if key != keep]
+    kept = kept_as(keep) if keep else ""
+    keys = [key for key in others.values_list("session_key", flat=True) if key != kept]
     ended = _end(user, keys)
     if ended:
         trail.record("account.sessions.ended", actor=user, ip=ip, agent=agent, count=ended)

@@ -32,7 +32,7 @@ def overview(request: HttpRequest) -> HttpResponse:
             (
                 each,
                 lockout.network_of(each.ip),
-                each.session_key == request.session.session_key,
+                sessions.is_in(request, each),
             )
             for each in found
         ],
