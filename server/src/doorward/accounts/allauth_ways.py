@@ -173,6 +173,7 @@ def install() -> None:
         (UserSession, "is_current", sessions.is_current),
         (UserSession, "exists", sessions.is_there),
         (UserSession, "end", sessions.end_listed),
+        (login_flows, "is_login_rate_limited", letting_in.is_never_limited),
         (login_flows, "resume_login", letting_in.in_one_commit(login_flows.resume_login)),
         *sent_codes.install(),
     ):

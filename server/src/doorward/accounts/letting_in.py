@@ -74,6 +74,15 @@ def settle(request: HttpRequest) -> None:
     found.cleared.clear()
 
 
+def is_never_limited(_request: HttpRequest, _login: Login) -> bool:
+    """Return False, in allauth's place: mails that confirm are counted when they are sent.
+
+    allauth would look up the address to ask a limit that settings.ACCOUNT_RATE_LIMITS leaves to us
+    ("confirm_email").
+    """
+    return False
+
+
 def in_one_commit(
     resume_login: Callable[[HttpRequest, Login], HttpResponse],
 ) -> Callable[[HttpRequest, Login], HttpResponse]:

@@ -74,21 +74,20 @@ def note(_manager: Any, request: HttpRequest) -> None:
     if not request.session.session_key:
         request.session.save()
     origin, now = origin_of(request), timezone.now()
-    UserSession.objects.bulk_create(
-        [
-            UserSession(
-                session_key=kept_as(request.session.session_key or ""),
-                user=request.user,
-                ip=origin.ip,
-                user_agent=origin.agent[:200],
-                created_at=now,
-                last_seen_at=now,
-            )
-        ],
-        update_conflicts=True,
-        unique_fields=["session_key"],
-        update_fields=["user", "ip", "user_agent", "last_seen_at"],
-    )
+    stamp = connection.ops.adapt_datetimefield_value(now)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO usersessions_usersession"
+            " (user_id, created_at, ip, last_seen_at, session_key, user_agent, data)"
+            " VALUES (%s, %s, %s, %s, %s, %s, '{}')"
+            " ON CONFLICT (session_key) DO UPDATE SET user_id = excluded.user_id,"
+            " ip = excluded.ip, user_agent = excluded.user_agent,"
+            " last_seen_at = excluded.last_seen_at",
+            [
+                *(id_in_sql(request.user.pk), stamp, origin.ip, stamp),
+                *(kept_as(request.session.session_key or ""), origin.agent[:200]),
+            ],
+        )
 
 
 def is_current(listed: UserSession) -> bool:
