@@ -11,9 +11,18 @@ class AccountsConfig(AppConfig):
 
     def ready(self) -> None:
         """Have second steps kept our way, and watch what allauth tells of."""
-        from doorward.accounts import activity, allauth_ways, forms, two_factor_events
+        from doorward.accounts import (
+            activity,
+            allauth_ways,
+            forms,
+            privacy_tables,
+            recovery_events,
+            two_factor_events,
+        )
 
         allauth_ways.install()
         forms.install()
         activity.watch()
         two_factor_events.watch()
+        recovery_events.watch()
+        privacy_tables.register()

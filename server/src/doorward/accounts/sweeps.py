@@ -8,7 +8,17 @@ from typing import Final
 from allauth.account.models import EmailAddress
 from django.utils import timezone
 
-from doorward.accounts import email_change, invitations, sessions, signup, unlock
+from doorward.accounts import (
+    approvals,
+    email_change,
+    exports,
+    invitations,
+    leaving,
+    recovery,
+    sessions,
+    signup,
+    unlock,
+)
 from doorward.accounts.models import RememberedBrowser, SpentSignIn, User
 
 # Whoever has not confirmed an address by then may begin anew; nobody can keep it from its owner.
@@ -34,9 +44,20 @@ def forget_unconfirmed(now: datetime) -> int:
     return sum(signup.give_up(user) for user in stale)
 
 
+def forget_recoveries(now: datetime) -> int:
+    """Delete recoveries and approvals that ended long ago; returns how many."""
+    return recovery.forget_old(now) + approvals.forget_old(now)
+
+
 SWEEPS = [
+    ("recovery", 30.0, recovery.sweep),
+    ("recoveries", 3600.0, forget_recoveries),
     ("over", 3600.0, forget_what_is_over),
     ("unconfirmed", 3600.0, forget_unconfirmed),
     ("lockout", 3600.0, unlock.forget_old),
     ("invitations", 3600.0, invitations.forget_old),
+    ("exports", 1.0, exports.pack_due),
+    ("exports-over", 600.0, exports.forget_old),
+    ("deletions", 5.0, leaving.delete_due),
+    ("receipts", 3600.0, leaving.forget_mail),
 ]

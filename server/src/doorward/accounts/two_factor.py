@@ -15,7 +15,7 @@ from allauth.mfa.models import Authenticator
 from django.db.models import Q
 from django.utils import timezone
 
-from doorward.accounts import two_factor_letters
+from doorward.accounts import sessions, two_factor_letters
 from doorward.accounts.factors import recovery_codes
 from doorward.accounts.models import SecondStepChoice, User
 from doorward.audit import trail
@@ -31,6 +31,7 @@ class Way(StrEnum):
     PASSKEY = "webauthn"
     RECOVERY = "recovery_codes"
     EMAIL = "email"
+    APPROVAL = "approval"
 
 
 LASTING: Final = frozenset({Way.APP, Way.PASSKEY})
@@ -58,6 +59,7 @@ class Standing:
     has_recovery: bool
     by_email: bool
     last_way: str
+    can_be_approved: bool = False
 
     @property
     def is_strong(self) -> bool:
@@ -72,6 +74,7 @@ class Standing:
             for way, is_there in (
                 (Way.PASSKEY, bool(self.passkeys)),
                 (Way.APP, self.app is not None),
+                (Way.APPROVAL, self.can_be_approved),
                 (Way.EMAIL, self.by_email),
                 (Way.RECOVERY, self.has_recovery and self.recovery_left > 0),
             )
@@ -85,6 +88,7 @@ def standing(user: User) -> Standing:
     found = list(Authenticator.objects.filter(user_id=user.pk).order_by("pk"))
     recovery = next((each for each in found if each.type == Way.RECOVERY), None)
     choice = SecondStepChoice.objects.filter(user=user).first()
+    lasting = any(each.type in LASTING for each in found)
     return Standing(
         app=next((each for each in found if each.type == Way.APP), None),
         passkeys=[_passkey(each) for each in found if each.type == Way.PASSKEY],
@@ -92,6 +96,7 @@ def standing(user: User) -> Standing:
         has_recovery=recovery is not None,
         by_email=choice is not None and choice.by_email,
         last_way=choice.last_way if choice is not None else "",
+        can_be_approved=lasting and sessions.has_one(user),
     )
 
 

@@ -1,0 +1,37 @@
+"""What every page of a signed-in person asks: a sign-in to approve, a recovery to stop."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from django.utils import timezone
+
+from doorward.accounts import approvals, lockout, recovery
+from doorward.accounts.models import Approval, Recovery, User
+
+
+@dataclass(frozen=True)
+class Asks:
+    """What is asked now; ``tag`` changes with it."""
+
+    approvals: list[tuple[Approval, str]]
+    recoveries: list[tuple[Recovery, bool]]
+
+    @property
+    def tag(self) -> str:
+        """Return what tells this from what was asked before."""
+        seen = [str(each.pk) for each, _network in self.approvals]
+        seen += [f"{each.pk} {is_open}" for each, is_open in self.recoveries]
+        return hashlib.blake2b(repr(seen).encode(), digest_size=8).hexdigest()
+
+
+def of(user: User) -> Asks:
+    """Return what is asked of this person now; no query while nothing can be."""
+    now = timezone.now()
+    if user.asked_until is None or user.asked_until <= now:
+        return Asks([], [])
+    return Asks(
+        [(each, lockout.network_of(each.ip)) for each in approvals.waiting_for(user, now)],
+        [(each, recovery.is_open(each, now)) for each in recovery.running_for(user)],
+    )
