@@ -223,3 +223,46 @@ def cut_all_connections_but(kept: int) -> None:
             [kept],
         )
     connection.close()
+
+
+def test_who_was_answered_together_is_stored_together_again(
+    alices_account: Account, batches: list[int]
+) -> None:
+    devices = [device_of(alices_account, str(number)).id for number in range(40)]
+
+    async def call(taking: Intake, number: int) -> None:
+        await taking.store(devices[number], [finding()])
+        for _ in range(number):  # They come back one after the other.
+            await asyncio.sleep(0)
+        await taking.store(devices[number], [finding()])
+
+    async def act(taking: Intake) -> None:
+        await asyncio.gather(*(call(taking, number) for number in range(40)))
+
+    with_intake(act)
+    assert batches == [40, 40]
+    assert Detection.objects.count() == 80
+
+
+def test_a_report_that_waits_for_company_in_vain_is_stored_all_the_same(
+    laptop: Device, batches: list[int]
+) -> None:
+    async def act(taking: Intake) -> None:
+        await asyncio.gather(*(taking.store(laptop.id, [finding()]) for _ in range(5)))
+        await taking.store(laptop.id, [finding()])
+        await taking.store(laptop.id, [finding()])
+
+    with_intake(act)
+    assert batches == [5, 1, 1]
+
+
+def test_closing_does_not_leave_anybody_waiting_for_company(laptop: Device) -> None:
+    async def run() -> None:
+        taking = Intake()
+        await asyncio.gather(*(taking.store(laptop.id, [finding()]) for _ in range(5)))
+        lone = asyncio.ensure_future(taking.store(laptop.id, [finding()]))
+        await asyncio.sleep(0)
+        await taking.close()
+        assert len((await lone).accepted) == 1
+
+    asyncio.run(run())

@@ -52,6 +52,8 @@ MAX_BATCH_EVENTS: Final = 5_000
 MAX_WAITING_REPORTS: Final = 2_000
 MAX_WAITING_BYTES: Final = 24 * 1024 * 1024
 """More is not taken in while the disk is behind: the device keeps it and comes again."""
+GATHER_S: Final = 0.015
+"""The longest that a report waits for company, in seconds, where there was company just before."""
 RETRY_BUSY_S: Final = 2
 RETRY_BROKEN_S: Final = 5
 """When a device may come again, in seconds: the queue is full, the database does not answer."""
@@ -124,7 +126,9 @@ class Intake:
     """Stores reports in batches, in a thread of its own with a connection of its own.
 
     It lives in one event loop. While a batch is written the next one gathers; so the busier it is,
-    the larger the batches, and a lone report never waits for company.
+    the larger the batches. Whoever was answered together tends to come again together: after a
+    batch of many the next one waits a moment until as many are there, since two commits for them
+    would cost twice. A lone report after a lone report never waits.
     """
 
     def __init__(self) -> None:
@@ -133,6 +137,8 @@ class Intake:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="intake")
         self._is_writing = False
         self._is_closed = False
+        self._expected = 1
+        self._gathering: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -156,18 +162,31 @@ class Intake:
         if not self._is_writing:
             self._is_writing = True
             self._idle.clear()
-            # Not at once: whoever else is heard in this turn of the loop goes along.
-            loop.call_soon(self._write_next, loop)
+            self._gather(loop)
+        elif self._gathering is not None and len(self._waiting) >= self._expected:
+            self._gathering.cancel()
+            self._write_next(loop)
         return await waiting.answer
 
     async def close(self) -> None:
         """Take nothing more, write what was taken, and let go of the database."""
         self._is_closed = True
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._write_next(asyncio.get_running_loop())
         await self._idle.wait()
         await asyncio.get_running_loop().run_in_executor(self._writer, connections.close_all)
         self._writer.shutdown()
 
+    def _gather(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._expected > 1 and len(self._waiting) < self._expected and not self._is_closed:
+            self._gathering = loop.call_later(GATHER_S, self._write_next, loop)
+        else:
+            # Not at once: whoever else is heard in this turn of the loop goes along.
+            loop.call_soon(self._write_next, loop)
+
     def _write_next(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._gathering = None
         batch: list[_Waiting] = []
         events = 0
         while self._waiting and len(batch) < MAX_BATCH_REPORTS and events < MAX_BATCH_EVENTS:
@@ -181,6 +200,7 @@ class Intake:
             self._is_writing = False
             self._idle.set()
             return
+        self._expected = len(batch)
         written = loop.run_in_executor(
             self._writer, _store_all, [waiting.submission for waiting in batch]
         )
@@ -193,7 +213,13 @@ class Intake:
         written: asyncio.Future[list[Outcome]],
     ) -> None:
         # The next batch first: the disk works while the answers go out.
-        self._write_next(loop)
+        if len(self._waiting) >= self._expected:
+            self._write_next(loop)
+        elif self._waiting:
+            self._gather(loop)
+        else:
+            self._is_writing = False
+            self._idle.set()
         error = written.exception()
         if error is not None and not isinstance(error, IntakeUnavailable):
             log.error("reports.intake.failed", exc_info=error)
