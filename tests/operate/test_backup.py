@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sqlite3
 import tarfile
 from collections.abc import Iterator
@@ -88,6 +89,50 @@ def test_a_file_that_was_exchanged_inside_the_backup_is_refused(
     answer = new_server(tmp_path / "other").run("restore", str(forged))
     assert answer.returncode == 1
     assert "damaged" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["keys/more", "definitions/more", "more", "/etc/more", "../more", "mail/1.eml"]
+)
+def test_a_file_that_was_never_backed_up_is_not_restored(
+    backup: Path, tmp_path: Path, name: str
+) -> None:
+    forged, other = tmp_path / "forged", new_server(tmp_path / "other")
+    with tarfile.open(backup) as archive, tarfile.open(forged, "w:gz") as target:
+        for member in archive:
+            target.addfile(member, archive.extractfile(member))
+        entry = tarfile.TarInfo(name)
+        entry.size = 4
+        target.addfile(entry, io.BytesIO(b"more"))
+    answer = other.run("restore", str(forged))
+    assert answer.returncode == 1
+    assert "no place" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert not list(tmp_path.rglob("*more*"))
+    assert not (other.data / "doorward.sqlite3").exists()
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        b"[]",
+        b"{",
+        b'{"format": 1}',
+        b'{"format": 9, "made": "", "database": "sqlite", "sha256": {}}',
+        b'{"format": 1, "made": "", "database": "sqlite", "sha256": {"../x": "0"}}',
+        b'{"format": 1, "made": "", "database": "sqlite", "sha256": {"doorward.sqlite3": "0"}}',
+    ],
+)
+def test_a_manifest_that_is_none_is_told_in_words(tmp_path: Path, manifest: bytes) -> None:
+    forged = tmp_path / "forged"
+    with tarfile.open(forged, "w:gz") as target:
+        entry = tarfile.TarInfo("manifest.json")
+        entry.size = len(manifest)
+        target.addfile(entry, io.BytesIO(manifest))
+    answer = new_server(tmp_path / "other").run("restore", str(forged))
+    assert answer.returncode == 1
+    assert "Traceback" not in answer.stderr
+    assert str(forged) in answer.stderr
 
 
 def test_a_data_folder_in_use_is_never_overwritten(served: Server, backup: Path) -> None:

@@ -33,9 +33,14 @@ def steps() -> list[tuple[str, list[str]]]:
     ]
 
 
-def main() -> int:
+def main(words: list[str]) -> int:
     """Run every check, also after one failed; 0 when all are green."""
     import os
+
+    if words:
+        sys.stdout.write(f"usage: ./doorward check\n\n{__doc__}\nIt runs, in this order:\n")
+        sys.stdout.write("".join(f"  {name}\n" for name, _ in steps()))
+        return 0 if set(words) & {"-h", "--help"} else 2
 
     os.environ["DJANGO_SETTINGS_MODULE"] = "doorward.settings"
     failed = []
@@ -56,4 +61,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

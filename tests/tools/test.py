@@ -92,6 +92,9 @@ def say(sentence: str) -> None:
 
 def main(words: list[str]) -> int:
     """Run what was asked for; 0 when everything passed."""
+    if set(words) & {"-h", "--help"}:
+        sys.stdout.write(f"usage: ./doorward test [--slow | PYTEST WORDS]\n\n{__doc__}")
+        return 0
     slow = words == ["--slow"]
     if words and not slow:
         prepare_browser()

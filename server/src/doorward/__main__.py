@@ -34,7 +34,13 @@ def main(words: list[str] | None = None) -> int:
     # process and its children write.
     os.umask(0o077)
     try:
-        command, rest = _take_options(sys.argv[1:] if words is None else words)
+        words = sys.argv[1:] if words is None else words
+        command, rest = _take_options(words)
+        if command == "demo" and any(word.partition("=")[0] == "--data" for word in words):
+            return _refuse(
+                "the demo keeps everything in a throw-away folder and leaves nothing behind. "
+                "For a server that stays: `serve --data DIR`."
+            )
         return _run(command, rest)
     except SettingRefused as refusal:
         return _refuse(str(refusal))
@@ -74,13 +80,14 @@ def _run(command: str, rest: list[str]) -> int:
             return _refuse(
                 f"{command} does not know {rest[0]!r}. `doorward help` says what it does."
             )
-        _prepare_keys()
+        if command != "demo":  # which has a folder of its own
+            _prepare_keys()
         return starters[command]()
     return _run_management_command(command.replace("-", "_"), rest)
 
 
 def _starters() -> dict[str, Callable[[], int]]:
-    from doorward.starters import doors, serve
+    from doorward.starters import alone, doors, serve
 
     def door(run: Callable[[], None]) -> Callable[[], int]:
         def start() -> int:
@@ -92,7 +99,7 @@ def _starters() -> dict[str, Callable[[], int]]:
     def serve_all() -> int:
         try:
             return serve.serve()
-        except serve.DoorTaken as taken:
+        except (serve.DoorTaken, alone.AlreadyServed) as taken:
             return _refuse(str(taken))
 
     def demo() -> int:

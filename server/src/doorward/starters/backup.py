@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,8 @@ MANIFEST: Final = "manifest.json"
 DATABASE: Final = {"sqlite": "doorward.sqlite3", "postgresql": "doorward.pgdump"}
 # Folders of the data folder that can't be made again.
 FOLDERS: Final = ("keys", "definitions")
+# A line for each file; far more than any server has.
+MANIFEST_BYTES: Final = 64 * 1024 * 1024
 
 
 class BackupRefused(Exception):
@@ -104,8 +107,8 @@ def make(target: Path) -> str:
             out.flush()
             os.fsync(out.fileno())
         os.link(packed, target)
-    size = target.stat().st_size / 1e6
-    return f"wrote {target} ({size:.1f} MB). It holds the keys: keep it as safe as the server."
+    size = _size(target.stat().st_size)
+    return f"wrote {target} ({size}). It holds the keys: keep it as safe as the server."
 
 
 def restore(source: Path) -> str:
@@ -147,6 +150,14 @@ def restore(source: Path) -> str:
         "devices go on by themselves. Sign-ins, tokens and devices that were revoked after that "
         "moment are back: look at Devices and at the access tokens."
     )
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
 
 
 def _copy_sqlite(source: Path, target: Path) -> None:
@@ -207,33 +218,71 @@ def _end_sessions() -> None:
 
 
 def _unpack(source: Path, staging: Path) -> dict[str, Any]:
+    """Unpack exactly what the manifest, the first entry, names; each as it was backed up."""
     try:
         with tarfile.open(source, "r:gz") as archive:
-            for member in archive:
-                _unpack_file(archive, member, staging)
-        manifest: dict[str, Any] = json.loads((staging / MANIFEST).read_bytes())
-    except (tarfile.TarError, EOFError, ValueError, FileNotFoundError, OSError) as error:
+            members = iter(archive)
+            manifest = _manifest(archive, next(members, None), source)
+            missing = dict(manifest["sha256"])
+            for member in members:
+                digest = missing.pop(member.name, None)
+                if digest is None or not member.isfile():
+                    raise BackupRefused(f"{member.name!r} has no place in this backup.")
+                if _unpack_file(archive, member, staging) != digest:
+                    raise _damaged(source, member.name)
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise BackupRefused(f"{source} is not a whole backup: {error}") from None
-    if manifest.get("format") != FORMAT:
-        raise BackupRefused(
-            f"{source} has format {manifest.get('format')}; this version reads {FORMAT}."
-        )
-    for name, digest in manifest["sha256"].items():
-        path = staging / name
-        if not path.is_file() or _sha256(path) != digest:
-            raise BackupRefused(f"{source} is damaged: {name} is not what was backed up.")
+    if missing:
+        raise _damaged(source, min(missing))
     return manifest
 
 
-def _unpack_file(archive: tarfile.TarFile, member: tarfile.TarInfo, staging: Path) -> None:
+def _damaged(source: Path, name: str) -> BackupRefused:
+    return BackupRefused(f"{source} is damaged: {name} is not what was backed up.")
+
+
+def _manifest(
+    archive: tarfile.TarFile, first: tarfile.TarInfo | None, source: Path
+) -> dict[str, Any]:
+    if first is None or first.name != MANIFEST or not 0 < first.size <= MANIFEST_BYTES:
+        raise BackupRefused(f"{source} is not a backup: it does not begin with its manifest.")
+    content = archive.extractfile(first)
+    try:
+        found = json.loads(content.read() if content else b"")
+        digests = found["sha256"]
+        fits = all(_has_place(name) and isinstance(digests[name], str) for name in digests)
+        fits = fits and isinstance(found["database"], str) and isinstance(found["made"], str)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BackupRefused(f"{source} is not a backup: its manifest can't be read.") from None
+    if found.get("format") != FORMAT:
+        raise BackupRefused(
+            f"{source} has format {found.get('format')}; this version reads {FORMAT}."
+        )
+    if not fits or DATABASE.get(found["database"]) not in digests:
+        raise BackupRefused(f"{source} is not a backup: its manifest names what has no place here.")
+    return dict(found)
+
+
+def _has_place(name: str) -> bool:
+    """Whether a file of this name belongs into a backup: a database, or inside of one folder."""
+    folder, *inside = name.split("/")
+    if not inside:
+        return folder in DATABASE.values()
+    return folder in FOLDERS and all(part not in {"", ".", ".."} for part in inside)
+
+
+def _unpack_file(archive: tarfile.TarFile, member: tarfile.TarInfo, staging: Path) -> str:
+    """Unpack one file and answer its SHA-256."""
     # By hand: tarfile's own filter="data" is missing from Python 3.11's first releases.
-    target = (staging / member.name).resolve()
-    content = archive.extractfile(member) if member.isfile() else None
-    if content is None or not target.is_relative_to(staging.resolve()):
-        raise BackupRefused(f"{member.name!r} has no place in a backup.")
+    content = archive.extractfile(member)
+    if content is None:
+        raise BackupRefused(f"{member.name!r} has no place in this backup.")
+    target = staging / member.name
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with content, os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as out:
+    created = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with content, os.fdopen(created, "wb") as out:
         shutil.copyfileobj(content, out)
+    return _sha256(target)
 
 
 def _sha256(path: Path) -> str:

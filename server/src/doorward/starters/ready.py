@@ -21,6 +21,7 @@ ADVISORY_LOCK = 0x_D00_2_3A2D
 def everything() -> None:
     """Migrate the database and publish the static files; two starters at once take turns."""
     with _one_at_a_time():
+        _close_to_others()
         call_command("migrate", verbosity=0, interactive=False)
         _publish_static_files()
 
@@ -28,6 +29,7 @@ def everything() -> None:
 def database() -> None:
     """Migrate the database; two starters at once take turns."""
     with _one_at_a_time():
+        _close_to_others()
         call_command("migrate", verbosity=0, interactive=False)
 
 
@@ -47,6 +49,17 @@ def _one_at_a_time() -> Iterator[None]:
 
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _close_to_others() -> None:
+    """Make SQLite's files this user's alone, also where they were copied here without care."""
+    if connection.vendor != "sqlite" or os.name == "nt":
+        return
+    database = Path(connection.settings_dict["NAME"])
+    for end in ("", "-wal", "-shm"):
+        path = database.with_name(f"{database.name}{end}")
+        if path.is_file() and path.stat().st_mode & 0o077:
+            path.chmod(0o600)
 
 
 def _publish_static_files() -> None:

@@ -29,7 +29,19 @@ def require_free_doors(host: str, ports: dict[str, int]) -> None:
 
 
 def serve() -> int:
-    """Run the portal, the gateway and the worker until SIGTERM or Ctrl-C; the exit status."""
+    """Run the portal, the gateway and the worker until SIGTERM or Ctrl-C; the exit status.
+
+    Raises AlreadyServed and DoorTaken before anything is changed.
+    """
+    from django.conf import settings
+
+    from doorward.starters import alone
+
+    with alone.on(settings.DATA):
+        return _serve_alone()
+
+
+def _serve_alone() -> int:
     from django.conf import settings
 
     from doorward.starters import logs, ready
