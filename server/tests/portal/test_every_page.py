@@ -27,13 +27,24 @@ OPEN = {
     "theme_choice",
 }
 # Pages for somebody who has typed the password and goes on; others begin at the beginning.
-BETWEEN = {"mfa_authenticate", "account_confirm_login_code", "account_email_verification_sent"}
+BETWEEN = {
+    "mfa_authenticate",
+    "account_confirm_login_code",
+    "account_email_verification_sent",
+    "mfa_signup_webauthn",
+}
+# What a mailed link opens; nobody was mailed this one.
+ENDED = {"login_link_redeem", "email_undo", "invitation_link", "invitation_answer"}
 PAGES = ["/", "/devices/", "/devices/add/", "/protection/", "/reports/", "/reports/threats/"]
 PAGES += [
     "/subscription/",
     "/account/",
     "/account/sessions/",
     "/account/security/",
+    "/account/accounts/",
+    "/account/members/",
+    "/account/members/invite/",
+    "/account/members/leave/",
     "/password/change/",
     "/email/",
 ]
@@ -102,7 +113,7 @@ def test_row44_every_page_asks_a_stranger_to_sign_in() -> None:
         answer = stranger.get(address)
         if address.startswith("/demo/"):
             assert answer.status_code == 404, "the mailbox page exists in the demo only"
-        elif name in {"login_link_redeem", "email_undo"}:
+        elif name in ENDED:
             assert answer.status_code == 410, "a link that nobody was mailed has ended"
         elif name in HALF_WAY:
             assert answer["Location"] == "/login/", address

@@ -51,7 +51,8 @@ def test_the_database_and_the_page_judge_every_device_alike(account: Account) ->
     expected = Counter(state.of(device, now).standing for device in stored)
     assert queries.standings(account, now) == expected
     assert set(expected) == set(state.Standing)
-    needing = queries.needing_somebody(account, now, most=len(stored))
+    in_need = sum(state.of(device, now).needs_somebody for device in stored)
+    needing = queries.in_need_first(account, now, most=in_need)
     assert {device.pk for device in needing} == {
         device.pk for device in stored if state.of(device, now).needs_somebody
     }

@@ -7,7 +7,7 @@ the next request on, also when that request is already under way.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -37,6 +37,7 @@ UNTOLD: Final = Origin("", "")
 # What the upper rooms do when somebody leaves: (account, person, whether their devices stay).
 Parting = Callable[[Membership, bool, User, Origin], object]
 _at_parting: list[Parting] = []
+_at_sharing: list[Callable[[Membership], object]] = []
 
 
 class NoAccount(Exception):
@@ -74,6 +75,12 @@ def at_parting(act: Parting) -> None:
     """
     if act not in _at_parting:
         _at_parting.append(act)
+
+
+def at_sharing(act: Callable[[Membership], object]) -> None:
+    """Have ``act`` run in the transaction in which a member changes what their devices share."""
+    if act not in _at_sharing:
+        _at_sharing.append(act)
 
 
 # -- where somebody belongs ----------------------------------------------------------------------
@@ -123,6 +130,18 @@ def choose(user: User, account: UUID) -> Membership:
     return place
 
 
+def names_of(places: Iterable[Membership]) -> dict[UUID, str]:
+    """Return what to call each of these places' accounts: its name, else its owner's; one query."""
+    wanted = {place.account_id: place for place in places}
+    names = {account: place.account.name for account, place in wanted.items() if place.account.name}
+    held = Membership.objects.select_related("user").filter(
+        account__in=wanted.keys() - names.keys(), role=Role.OWNER
+    )
+    for owner in held.order_by("created_at", "id"):
+        names.setdefault(owner.account_id, owner.user.get_full_name())
+    return {account: names.get(account, str(account)) for account in wanted}
+
+
 def people(account: Account) -> list[Membership]:
     """Return the account's members, owners first, then by when they joined; by one query."""
     found = Membership.objects.select_related("user").filter(account=account)
@@ -148,6 +167,8 @@ def share(place: Membership, shares: Shares, *, origin: Origin = UNTOLD) -> None
     changed = Membership.objects.filter(pk=place.pk).exclude(shares=shares).update(shares=shares)
     place.shares = shares
     if changed:
+        for act in _at_sharing:
+            act(place)
         trail.record(
             "account.sharing.changed",
             account=place.account_id,

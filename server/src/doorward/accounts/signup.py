@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
 
 from allauth.account.models import EmailAddress
 from django.db import transaction
+from django.utils import timezone
 
-from doorward.accounts.models import Account, Membership, Role, User
+from doorward.accounts.models import Account, Membership, Role, User, canonical_email
 from doorward.audit import trail
 
+# As long as a mailed code lasts.
+UNFINISHED_KEPT: Final = timedelta(minutes=10)
 _at_founding: list[Callable[[Account], object]] = []
 
 
@@ -38,6 +43,20 @@ def found_account(user: User, *, ip: str = "", agent: str = "") -> Account:
     return account
 
 
+def make_room(address: str) -> None:
+    """Forget a sign-up with a passkey that stopped before the address was confirmed.
+
+    Its owner has no password to go on with. While its code lasts it is left alone: else a stranger
+    could end a sign-up that is just being made.
+    """
+    begun_before = timezone.now() - UNFINISHED_KEPT
+    stuck = User.objects.filter(
+        email=canonical_email(address), created_at__lt=begun_before, last_login__isnull=True
+    ).first()
+    if stuck is not None and not stuck.has_usable_password():
+        give_up(stuck)
+
+
 @transaction.atomic
 def give_up(user: User) -> bool:
     """Delete somebody who never confirmed their address, with the account founded for them.
@@ -55,3 +74,8 @@ def give_up(user: User) -> bool:
     Account.objects.filter(memberships__user=user).exclude(pk__in=shared).delete()
     user.delete()
     return True
+
+
+def owns_none(user: User) -> bool:
+    """Tell whether this person owns no account, and may have one of their own founded."""
+    return not Membership.objects.filter(user=user, role=Role.OWNER).exists()

@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from doorward.accounts.models import PersonalToken, User
+from doorward.accounts.models import Account, PersonalToken, User
 from doorward.audit import trail
 
 PREFIX: Final = "dwp_"
@@ -32,6 +32,7 @@ class Scope(StrEnum):
     DEVICES_READ = "devices:read"
     DEVICES_WRITE = "devices:write"
     REPORTS_READ = "reports:read"
+    MEMBERS_READ = "members:read"
 
 
 class TokenRefused(ValueError):
@@ -45,12 +46,14 @@ def create(
     name: str,
     scopes: Collection[str],
     days: int,
+    account: Account | None = None,
     ip: str = "",
     agent: str = "",
 ) -> tuple[PersonalToken, str]:
     """Make a token and return it with its text, which is shown once and kept nowhere.
 
-    Raises TokenRefused.
+    It opens ``account`` alone, and ends when the person no longer belongs to it; without one, the
+    account they have belonged to longest. Raises TokenRefused.
     """
     chosen = [scope for scope in Scope if scope in set(scopes)]
     label = name.strip()
@@ -66,6 +69,7 @@ def create(
     now = timezone.now()
     token = PersonalToken.objects.create(
         user=user,
+        account=account,
         name=label,
         digest=_digest(text),
         scopes=" ".join(chosen),

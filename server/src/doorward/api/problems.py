@@ -10,6 +10,7 @@ from django.http import HttpResponse
 TITLES: Final[dict[str, tuple[int, str]]] = {
     "bad-request": (400, "The request can't be read"),
     "unauthorized": (401, "The request does not prove who sends it"),
+    "reauthentication-required": (403, "Prove again that it is you, then ask again"),
     "forbidden": (403, "This may not be done with this role or token"),
     "not-found": (404, "There is nothing at this address"),
     "method-not-allowed": (405, "This address does not answer this method"),

@@ -9,12 +9,14 @@ from uuid import UUID
 from ninja import Schema
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints
 
+from doorward.accounts.models import Shares
 from doorward.api.callers import Caller
 from doorward.billing.entitlement import Entitlement
 from doorward.devices import queries as device_queries
 from doorward.devices import state
 from doorward.devices.models import Device
 from doorward.devices.seats import Seats
+from doorward.devices.sharing import Sight
 from doorward.reports.models import Detection, Disposition, Scan, ScanKind, ScanState, Severity
 from doorward_protocol.messages import MAX_NAME
 
@@ -168,7 +170,12 @@ class SystemOut(Schema):
 
 
 class DeviceOut(Schema):
-    """A device. `state` is how it is now, as far as anybody can know; `last_seen` its age."""
+    """A device. `state` is how it is now, as far as anybody can know; `last_seen` its age.
+
+    `member` is whose it is (null: the account's), `shared` how much of it you see: `state` (then
+    what it says of itself is empty, and its scans and threats are not listed), `findings` (without
+    the names and places of files) or `paths` (all).
+    """
 
     id: UUID
     name: str
@@ -178,6 +185,8 @@ class DeviceOut(Schema):
     agent_version: str
     state: str
     needs_attention: bool
+    member: UUID | None
+    shared: str
     last_seen: datetime | None
     enrolled_at: datetime
     definitions_version: int
@@ -186,18 +195,24 @@ class DeviceOut(Schema):
     dropped_reports: int
 
     @classmethod
-    def of(cls, device: Device, now: datetime) -> DeviceOut:
-        """Return the answer about this device as it is at this moment."""
+    def of(cls, device: Device, sight: Sight, now: datetime) -> DeviceOut:
+        """Return the answer about this device as it is now, as far as this person may see it."""
         is_now = state.of(device, now)
+        shared = sight.of(device)
+        told = shared != Shares.STATE
         return cls(
             id=device.pk,
             name=device.label,
-            hostname=device.hostname,
+            hostname=device.hostname if told else "",
             type=device.type,
-            os=SystemOut(name=device.os_name, version=device.os_version),
-            agent_version=device.agent_version,
+            os=SystemOut(
+                name=device.os_name if told else "", version=device.os_version if told else ""
+            ),
+            agent_version=device.agent_version if told else "",
             state=is_now.standing.value,
             needs_attention=is_now.needs_somebody,
+            member=device.member_id,
+            shared=shared.value,
             last_seen=is_now.last_seen,
             enrolled_at=device.enrolled_at,
             definitions_version=device.definitions_version,

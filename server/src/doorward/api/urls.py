@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from functools import wraps
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import structlog
@@ -20,8 +20,10 @@ from ninja import NinjaAPI, Status
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 from ninja.openapi.schema import OpenAPISchema
 
+from doorward.accounts import members
 from doorward.accounts.adapter import origin_of
-from doorward.accounts.tokens import Scope
+from doorward.accounts.models import Membership
+from doorward.accounts.permissions import Act
 from doorward.api import callers, problems, shapes
 from doorward.api.callers import Caller
 from doorward.api.problems import Refused
@@ -73,6 +75,7 @@ ERRORS: Final[dict[int, Any]] = {
     503: shapes.Problem,
 }
 WITH_ID: Final[dict[int, Any]] = {**ERRORS, 404: shapes.Problem}
+Whose = UUID | Literal["none"] | None
 WITH_BODY: Final[dict[int, Any]] = {400: shapes.Problem, 413: shapes.Problem}
 
 
@@ -82,7 +85,7 @@ WITH_BODY: Final[dict[int, Any]] = {400: shapes.Problem, 413: shapes.Problem}
 @api.get("/me", response={200: shapes.Me, **ERRORS}, summary="Who you are here")
 def me(request: HttpRequest) -> shapes.Me:
     """Return the person, their account and role, and what this call may do."""
-    caller = callers.of(request)
+    caller = callers.of(request, Act.LOOK)
     return shapes.Me.of(caller, entitlement.of(caller.account), seats.of(caller.account))
 
 
@@ -91,13 +94,24 @@ def me(request: HttpRequest) -> shapes.Me:
 
 @api.post(
     "/devices/codes",
-    response={201: shapes.CodeOut, **ERRORS},
+    response={201: shapes.CodeOut, **WITH_ID},
     summary="Make a code that adds a device",
 )
-def make_code(request: HttpRequest) -> Status[shapes.CodeOut]:
-    """Make a code for one device. It works once, within ten minutes."""
-    caller, origin = callers.of(request, Scope.DEVICES_WRITE), origin_of(request)
-    code, text = enrollment.new_code(caller.account, caller.user, ip=origin.ip, agent=origin.agent)
+def make_code(request: HttpRequest, member: Whose = None) -> Status[shapes.CodeOut]:
+    """Make a code for one device. It works once, within ten minutes.
+
+    The device will be yours; with `member`, another member's (their id) or nobody's own (`none`).
+    Whoever it belongs to decides what the others see of it.
+    """
+    caller, origin = callers.of(request, Act.DEVICES_CHANGE), origin_of(request)
+    code, text = enrollment.new_code(
+        caller.account,
+        caller.user,
+        member=_member(caller, member).user if isinstance(member, UUID) else None,
+        for_all=member == "none",
+        ip=origin.ip,
+        agent=origin.agent,
+    )
     return Status(
         201,
         shapes.CodeOut(
@@ -114,7 +128,7 @@ def make_code(request: HttpRequest) -> Status[shapes.CodeOut]:
 def watch_code(request: HttpRequest, code_id: UUID) -> shapes.CodeStateOut:
     """Tell whether a device has joined by this code."""
     found = queries.code_state(
-        callers.of(request, Scope.DEVICES_READ).account, code_id, timezone.now()
+        callers.of(request, Act.DEVICES_LOOK).account, code_id, timezone.now()
     )
     if found is None:
         raise Refused("not-found")
@@ -132,10 +146,11 @@ def list_devices(
     limit: shapes.Limit = 50,
 ) -> shapes.Page[shapes.DeviceOut]:
     """Return devices in the order in which they joined."""
-    found = queries.page(callers.of(request, Scope.DEVICES_READ).account, after=cursor, size=limit)
+    caller = callers.of(request, Act.DEVICES_LOOK)
+    found = queries.page(caller.account, after=cursor, size=limit)
     now = timezone.now()
     return shapes.Page(
-        items=[shapes.DeviceOut.of(device, now) for device in found[:limit]],
+        items=[shapes.DeviceOut.of(device, caller.sight, now) for device in found[:limit]],
         next=str(found[limit - 1].pk) if len(found) > limit else None,
     )
 
@@ -147,9 +162,8 @@ def list_devices(
 )
 def show_device(request: HttpRequest, device_id: UUID) -> shapes.DeviceOut:
     """Return one device of your account."""
-    return shapes.DeviceOut.of(
-        _device(callers.of(request, Scope.DEVICES_READ), device_id), timezone.now()
-    )
+    caller = callers.of(request, Act.DEVICES_LOOK)
+    return shapes.DeviceOut.of(_device(caller, device_id), caller.sight, timezone.now())
 
 
 @api.patch(
@@ -161,7 +175,7 @@ def change_device(
     request: HttpRequest, device_id: UUID, change: shapes.DeviceChange
 ) -> shapes.DeviceOut:
     """Call the device by another name."""
-    caller, origin = callers.of(request, Scope.DEVICES_WRITE), origin_of(request)
+    caller, origin = callers.of(request, Act.DEVICES_CHANGE), origin_of(request)
     device = _device(caller, device_id)
     try:
         removal.rename(device, change.name, actor=caller.user, ip=origin.ip, agent=origin.agent)
@@ -171,7 +185,7 @@ def change_device(
             "A name has 1 to 200 visible characters.",
             fields=[{"at": ["body", "change", "name"], "problem": "not a name"}],
         ) from None
-    return shapes.DeviceOut.of(device, timezone.now())
+    return shapes.DeviceOut.of(device, caller.sight, timezone.now())
 
 
 @api.delete(
@@ -181,7 +195,7 @@ def change_device(
 )
 def remove_device(request: HttpRequest, device_id: UUID) -> Status[None]:
     """Take the device out of the account; its seat is free at once, also when it is offline."""
-    caller, origin = callers.of(request, Scope.DEVICES_WRITE), origin_of(request)
+    caller, origin = callers.of(request, Act.DEVICES_CHANGE), origin_of(request)
     device = _device(caller, device_id)
     removal.remove(device, actor=caller.user, ip=origin.ip, agent=origin.agent)
     return Status(204, None)
@@ -209,7 +223,7 @@ def list_scans(
         device=device, with_detections=with_threats, since=since, until=until
     )
     found = reports.scans(
-        callers.of(request, Scope.REPORTS_READ).account, wanted, cursor=cursor or "", limit=limit
+        callers.of(request, Act.REPORTS_LOOK).sight, wanted, cursor=cursor or "", limit=limit
     )
     return shapes.Page(
         items=[shapes.ScanOut.of(scan) for scan in found.rows], next=found.older or None
@@ -220,9 +234,7 @@ def list_scans(
 def show_scan(request: HttpRequest, scan_id: UUID) -> shapes.ScanOut:
     """Return one scan."""
     try:
-        return shapes.ScanOut.of(
-            reports.scan(callers.of(request, Scope.REPORTS_READ).account, scan_id)
-        )
+        return shapes.ScanOut.of(reports.scan(callers.of(request, Act.REPORTS_LOOK).sight, scan_id))
     except Scan.DoesNotExist:
         raise Refused("not-found") from None
 
@@ -247,7 +259,7 @@ def list_threats(
         device=device, is_open=is_open, text=text or "", since=since, until=until
     )
     found = reports.threats(
-        callers.of(request, Scope.REPORTS_READ).account, wanted, cursor=cursor or "", limit=limit
+        callers.of(request, Act.REPORTS_LOOK).sight, wanted, cursor=cursor or "", limit=limit
     )
     return shapes.Page(
         items=[shapes.ThreatOut.of(threat) for threat in found.rows], next=found.older or None
@@ -263,10 +275,18 @@ def show_threat(request: HttpRequest, threat_id: UUID) -> shapes.ThreatOut:
     """Return one threat."""
     try:
         return shapes.ThreatOut.of(
-            reports.threat(callers.of(request, Scope.REPORTS_READ).account, threat_id)
+            reports.threat(callers.of(request, Act.REPORTS_LOOK).sight, threat_id)
         )
     except Detection.DoesNotExist:
         raise Refused("not-found") from None
+
+
+def _member(caller: Caller, person: UUID) -> Membership:
+    # A stranger and nobody are the same.
+    place = members.find(caller.account, person)
+    if place is None:
+        raise Refused("not-found")
+    return place
 
 
 def _device(caller: Caller, device_id: UUID) -> Device:

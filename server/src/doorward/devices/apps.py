@@ -10,8 +10,10 @@ class DevicesConfig(AppConfig):
     label = "devices"
 
     def ready(self) -> None:
-        """Have devices stay or go when their member leaves an account."""
+        """Have devices stay or go with their member, and take part in exports and deletions."""
         from doorward.accounts import members
-        from doorward.devices import parting
+        from doorward.devices import parting, privacy
 
         members.at_parting(parting.part)
+        members.at_sharing(parting.share)
+        privacy.register()

@@ -8,13 +8,16 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from doorward.accounts.models import Account, User
+from doorward.accounts import permissions
+from doorward.accounts.models import Account, Membership, User
+from doorward.accounts.permissions import Act
 from doorward.audit import trail
 from doorward.devices import seats
 from doorward.devices.models import Device, EnrollmentCode, EnrollmentThrottle, Presence
@@ -58,9 +61,19 @@ class Enrolled:
 
 
 def new_code(
-    account: Account, user: User | None, *, ip: str = "", agent: str = ""
+    account: Account,
+    user: User | None,
+    *,
+    member: User | None = None,
+    for_all: bool = False,
+    ip: str = "",
+    agent: str = "",
 ) -> tuple[EnrollmentCode, str]:
-    """Make a code that adds one device within ten minutes; its text is shown once, never stored."""
+    """Make a code that adds one device within ten minutes; its text is shown once, never stored.
+
+    The device will be ``member``'s (who makes the code, if nobody is named), or the account's when
+    it is ``for_all``. Whoever it belongs to decides what the others see of it.
+    """
     secret = "".join(secrets.choice(ALPHABET) for _ in range(SECRET_LENGTH))
     while True:
         selector = "".join(secrets.choice(ALPHABET) for _ in range(SELECTOR_LENGTH))
@@ -69,6 +82,7 @@ def new_code(
                 code = EnrollmentCode.objects.create(
                     account=account,
                     made_by=user,
+                    member=None if for_all else member or user,
                     selector=selector,
                     secret_mac=_mac(selector, secret),
                     expires_at=timezone.now() + CODE_LIFE,
@@ -161,6 +175,11 @@ def _join_whole(
         if code.device is not None and _joined_by(code, thumbprint):
             return Enrolled(device=code.device, is_new=False)
         raise CodeRefused
+    roles = _roles(code)
+    if code.made_by_id is not None and not permissions.may(
+        roles.get(code.made_by_id, ""), Act.DEVICES_CHANGE
+    ):
+        raise CodeRefused  # Whoever made it may no longer add devices.
     now = timezone.now()
     known = Device.objects.filter(thumbprint=thumbprint, revoked_at__isnull=True).first()
     if known is not None and known.account_id != code.account_id:
@@ -179,6 +198,7 @@ def _join_whole(
     if known is not None:
         # The tokens of its life before end, and every gateway reads it anew.
         device.epoch += 1
+    _give(device, code.member_id if code.member_id in roles else None, now)
     _store(device, request, now)
     EnrollmentCode.objects.filter(pk=code.pk).update(used_at=now, device=device)
     trail.record(
@@ -191,6 +211,20 @@ def _join_whole(
         again=not is_new,
     )
     return Enrolled(device=device, is_new=is_new)
+
+
+def _roles(code: EnrollmentCode) -> dict[UUID | None, str]:
+    people = {code.made_by_id, code.member_id} - {None}
+    places = Membership.objects.filter(account=code.account_id, user__in=people)
+    return dict(places.values_list("user", "role"))
+
+
+def _give(device: Device, member: UUID | None, now: datetime) -> None:
+    before = device.member_id
+    if before is not None and before != member:
+        # What it reported while it was somebody else's, that one did not share with this one.
+        device.private_until = now
+    device.member_id = member
 
 
 def _store(device: Device, request: EnrollRequest, now: datetime) -> None:

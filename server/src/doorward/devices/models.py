@@ -151,3 +151,19 @@ class EnrollmentThrottle(models.Model):
 
     def __str__(self) -> str:
         return f"{self.address}: {self.failures}"
+
+
+class GoneDevice(models.Model):
+    """A device that was deleted with its account: its key still learns that it was removed.
+
+    Nothing here leads to a person.
+    """
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    public_key = models.CharField(max_length=43)
+    thumbprint = models.CharField(max_length=43, db_index=True)
+    epoch = models.PositiveIntegerField()
+    gone_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.id} gone {self.gone_at}"

@@ -1,4 +1,4 @@
-"""What becomes of a member's own devices when the member leaves the account."""
+"""What becomes of a member's own devices when the member leaves, or shares more or less of them."""
 
 from __future__ import annotations
 
@@ -27,3 +27,10 @@ def part(place: Membership, devices_stay: bool, actor: User, origin: Origin) -> 
         staying.update(member=None, changed_at=now)
     else:
         staying.update(member=None, private_until=now, changed_at=now)
+
+
+def share(place: Membership) -> None:
+    """Have pages that are open read the member's devices anew: other things are shared now."""
+    Device.objects.filter(account=place.account_id, member=place.user_id).update(
+        changed_at=timezone.now()
+    )

@@ -17,7 +17,7 @@ from django.utils import timezone
 from doorward.audit import trail
 from doorward.billing import entitlement
 from doorward.devices.check_in import DeviceState, remember
-from doorward.devices.models import Device, Presence
+from doorward.devices.models import Device, GoneDevice, Presence
 from doorward_protocol.messages import CheckIn, Entitled, Jwk
 from doorward_protocol.signing import public_key_of
 
@@ -48,8 +48,12 @@ class Calls:
 
 
 def load(device_ids: Iterable[UUID]) -> dict[UUID, DeviceState]:
-    """The states of those devices that there are, removed ones too, by two queries."""
-    rows = Presence.objects.filter(device_id__in=list(device_ids)).select_related("device")
+    """The states of those devices that there are, removed ones too, by two queries.
+
+    By a third where some are not there: one that was deleted with its account is a removed one.
+    """
+    wanted = list(device_ids)
+    rows = Presence.objects.filter(device_id__in=wanted).select_related("device")
     states: dict[UUID, DeviceState] = {}
     accounts: dict[UUID, UUID] = {}
     for row in rows:
@@ -68,10 +72,22 @@ def load(device_ids: Iterable[UUID]) -> dict[UUID, DeviceState]:
         said = _said(row)
         if said is not None:
             remember(state, said)
+    missing = [device_id for device_id in wanted if device_id not in states]
+    if missing:
+        states |= _gone(missing)
     entitlements = entitled(state.account_id for state in states.values())
     for state in states.values():
         state.entitlement = entitlements[state.account_id]
     return states
+
+
+def _gone(device_ids: list[UUID]) -> dict[UUID, DeviceState]:
+    return {
+        gone.pk: DeviceState(
+            device_id=gone.pk, account_id=gone.pk, presence_id=0, epoch=gone.epoch, revoked=True
+        )
+        for gone in GoneDevice.objects.filter(pk__in=device_ids)
+    }
 
 
 def entitled(account_ids: Iterable[UUID]) -> dict[UUID, Entitled]:
@@ -100,7 +116,14 @@ def by_key(thumbprint: str) -> tuple[Device, Ed25519PublicKey] | None:
     device = Device.objects.filter(
         former_thumbprint=thumbprint, former_key_until__gt=timezone.now(), revoked_at__isnull=True
     ).first()
-    return None if device is None else (device, _public_key(device.former_public_key))
+    if device is not None:
+        return device, _public_key(device.former_public_key)
+    gone = GoneDevice.objects.filter(thumbprint=thumbprint).order_by("-gone_at").first()
+    if gone is None:
+        return None
+    # Never stored: it only says that this key was removed.
+    removed = Device(pk=gone.pk, epoch=gone.epoch, revoked_at=gone.gone_at)
+    return removed, _public_key(gone.public_key)
 
 
 def _public_key(x: str) -> Ed25519PublicKey:

@@ -30,6 +30,11 @@ def find(account: Account, device_id: UUID) -> Device | None:
     return of_account(account).filter(pk=device_id).first()
 
 
+def number_of(account: Account, member: UUID) -> int:
+    """Return how many devices of the account are this member's own."""
+    return of_account(account).filter(member=member).count()
+
+
 def page(account: Account, *, after: UUID | None = None, size: int = PAGE) -> list[Device]:
     """Return the devices after this one; one more than ``size`` says that there are more."""
     devices = of_account(account)
@@ -38,9 +43,10 @@ def page(account: Account, *, after: UUID | None = None, size: int = PAGE) -> li
     return list(devices[: size + 1])
 
 
-def needing_somebody(account: Account, now: datetime, *, most: int) -> list[Device]:
-    """Return devices that a person should look at, at most ``most``."""
-    return list(_with_standing(account, now).filter(standing__in=state.NEEDS_SOMEBODY)[:most])
+def in_need_first(account: Account, now: datetime, *, most: int) -> list[Device]:
+    """Return at most ``most`` devices: those that a person should look at, then the others."""
+    needs = Case(When(standing__in=state.NEEDS_SOMEBODY, then=Value(0)), default=Value(1))
+    return list(_with_standing(account, now).order_by(needs, "id")[:most])
 
 
 def standings(account: Account, now: datetime) -> dict[state.Standing, int]:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-from doorward.devices import enrollment
+from doorward.devices import enrollment, privacy
 
 SWEEPS: Final[tuple[tuple[str, float, Callable[[datetime], int]], ...]] = (
     ("forget-codes", 600.0, enrollment.forget_old),
+    ("forget-gone", 3600.0, privacy.forget_gone),
 )

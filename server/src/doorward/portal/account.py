@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods, require_POST
 
 from doorward.accounts import person
+from doorward.accounts.permissions import Act
 from doorward.portal import visits, zones
 from doorward.portal.visits import Visit
 
@@ -53,7 +54,7 @@ class YouForm(forms.Form):
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@visits.member
+@visits.may(Act.OWN)
 def you(request: HttpRequest, visit: Visit) -> HttpResponse:
     """Show the account page; on POST store name and zone."""
     form = YouForm(

@@ -10,7 +10,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 
-from doorward.accounts.models import Role
+from doorward.accounts.permissions import Act
 from doorward.audit import queries
 from doorward.audit.models import Event
 from doorward.portal import visits
@@ -45,6 +45,7 @@ KINDS: Final[dict[str, tuple[Promise, tuple[str, ...]]]] = {
             "account.signup",
         ),
     ),
+    "members": (_("Members"), ("account.member", "account.ownership", "account.sharing")),
     "devices": (_("Devices"), ("device.",)),
 }
 # Icon and words of each event. One that has none yet is shown by its tag: better than not at all.
@@ -74,6 +75,18 @@ WORDS: Final[dict[str, tuple[str, Promise]]] = {
     "account.password.reset": ("key", _("A new password was chosen by a mailed link")),
     "account.token.made": ("card", _("A token for programs was made")),
     "account.token.revoked": ("card", _("A token for programs was revoked")),
+    "account.member.invited": ("mail", _("Somebody was invited")),
+    "account.member.withdrawn": ("mail", _("An invitation was withdrawn")),
+    "account.member.declined": ("mail", _("An invitation was declined")),
+    "account.member.joined": ("account", _("An invitation was accepted")),
+    "account.member.role.changed": ("account", _("A member got another role")),
+    "account.member.removed": ("leave", _("A member was removed")),
+    "account.member.left": ("leave", _("A member left")),
+    "account.sharing.changed": ("eye", _("What your devices share was changed")),
+    "account.ownership.offered": ("key", _("The account was offered to a new owner")),
+    "account.ownership.withdrawn": ("key", _("The offer to a new owner was taken back")),
+    "account.ownership.declined": ("key", _("The offer to become owner was declined")),
+    "account.ownership.transferred": ("key", _("The account got a new owner")),
     "device.code.made": ("laptop", _("A code to add a device was made")),
     "device.enrolled": ("laptop", _("A device was added")),
     "device.removed": ("laptop", _("A device was removed")),
@@ -85,7 +98,7 @@ WORDS: Final[dict[str, tuple[str, Promise]]] = {
 
 
 @require_safe
-@visits.member
+@visits.may(Act.OWN)
 def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
     """Show what happened, the newest first; an owner sees the whole account's, others their own."""
     kind = request.GET.get("kind", "")
@@ -93,7 +106,7 @@ def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
         kind = ""
     found = queries.page(
         person=visit.user.pk,
-        account=visit.account.pk if visit.role == Role.OWNER else None,
+        account=visit.account.pk if visit.may(Act.ACTIVITY_OF_ALL) else None,
         kinds=KINDS[kind][1],
         before=_number(request.GET.get("before", "")),
     )

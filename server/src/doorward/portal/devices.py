@@ -19,7 +19,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from doorward.accounts import members
 from doorward.accounts.adapter import origin_of
+from doorward.accounts.models import Membership, User
+from doorward.accounts.permissions import Act
 from doorward.devices import enrollment, queries, removal, seats, state
 from doorward.devices.models import Device
 from doorward.portal import live, texts, visits
@@ -28,10 +31,12 @@ from doorward.reports import queries as reports
 from doorward_protocol.messages import MAX_NAME
 
 RECENT_SHOWN: Final = 5
+FOR_ALL: Final = "account"
+"""A device that is nobody's own."""
 
 
 @require_safe
-@visits.member
+@visits.may(Act.DEVICES_LOOK)
 def list_devices(request: HttpRequest, visit: Visit) -> HttpResponse:
     """Show the account's devices with state and age, a page at a time."""
     now = timezone.now()
@@ -40,10 +45,13 @@ def list_devices(request: HttpRequest, visit: Visit) -> HttpResponse:
     shown = found[: queries.PAGE]
 
     def context() -> dict[str, object]:
-        reported = reports.of_devices(visit.account, [device.pk for device in shown])
+        reported = reports.of_devices(visit.sight, [device.pk for device in shown])
         return {
             "visit": visit,
-            "devices": [(device, state.of(device, now), reported[device.pk]) for device in shown],
+            "devices": [
+                (device, state.of(device, now), reported[device.pk], visit.sight.of(device))
+                for device in shown
+            ],
             "seats": seats.of(visit.account),
             "next": shown[-1].pk if len(found) > queries.PAGE else None,
             "is_first": after is None,
@@ -65,7 +73,7 @@ def list_devices(request: HttpRequest, visit: Visit) -> HttpResponse:
 
 
 @require_safe
-@visits.member
+@visits.may(Act.DEVICES_LOOK)
 def show(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
     """Show one device: how it is, what it is, what it reported last."""
     device = _find(visit, device_id)
@@ -78,9 +86,11 @@ def show(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
             "visit": visit,
             "device": device,
             "state": state.of(device, now),
+            "shared": visit.sight.of(device),
+            "whose": _whose(visit, device),
             "rules": _rules(),
-            "threats": reports.threats(visit.account, threats, limit=RECENT_SHOWN).rows,
-            "scans": reports.scans(visit.account, scans, limit=RECENT_SHOWN).rows,
+            "threats": reports.threats(visit.sight, threats, limit=RECENT_SHOWN).rows,
+            "scans": reports.scans(visit.sight, scans, limit=RECENT_SHOWN).rows,
         }
 
     seen = (
@@ -134,15 +144,23 @@ def commands(code: str) -> list[Way]:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@visits.member
+@visits.may(Act.DEVICES_CHANGE)
 def add(request: HttpRequest, visit: Visit) -> HttpResponse:
     """Say how a device joins; on POST make the code, shown in this one answer and kept nowhere."""
-    visit.must_change()
-    context = {"visit": visit, "seats": seats.of(visit.account)}
+    people = members.people(visit.account)
+    context = {"visit": visit, "seats": seats.of(visit.account), "people": people}
     if request.method != "POST":
         return render(request, "portal/devices/add.html", context)
+    member, for_all = _chosen(request.POST.get("whose", ""), visit, people)
     origin = origin_of(request)
-    code, text = enrollment.new_code(visit.account, visit.user, ip=origin.ip, agent=origin.agent)
+    code, text = enrollment.new_code(
+        visit.account,
+        visit.user,
+        member=member,
+        for_all=for_all,
+        ip=origin.ip,
+        agent=origin.agent,
+    )
     ways = commands(text)
     context |= {
         "code": text,
@@ -159,12 +177,28 @@ def add(request: HttpRequest, visit: Visit) -> HttpResponse:
 
 
 @require_safe
-@visits.member
+@visits.may(Act.DEVICES_CHANGE)
 def watch_code(request: HttpRequest, visit: Visit, code_id: UUID) -> HttpResponse:
     """Tell the page that shows a code what became of it: waiting, connected or run out."""
     if request.headers.get("HX-Request") != "true":
         return redirect("/devices/add/")
     return HttpResponse(_waiting(request, visit, code_id))
+
+
+def _chosen(text: str, visit: Visit, people: list[Membership]) -> tuple[User | None, bool]:
+    if text == FOR_ALL:
+        return None, True
+    for place in people:
+        if text == str(place.user_id):
+            return place.user, False
+    # Left out, or somebody who has just left: it is the person's own, who shares what they chose.
+    return visit.user, False
+
+
+def _whose(visit: Visit, device: Device) -> Membership | None:
+    if device.member_id is None:
+        return None
+    return members.find(visit.account, device.member_id)
 
 
 def _waiting(request: HttpRequest, visit: Visit, code_id: UUID) -> SafeString:
@@ -195,10 +229,9 @@ class NameForm(forms.Form):
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@visits.member
+@visits.may(Act.DEVICES_CHANGE)
 def rename(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
     """Let a member call the device by another name."""
-    visit.must_change()
     device = _find(visit, device_id)
     form = NameForm(request.POST or None, initial={"name": texts.visible(device.label)})
     if request.method == "POST" and form.is_valid():
@@ -230,10 +263,9 @@ def rename(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@visits.member
+@visits.may(Act.DEVICES_CHANGE)
 def remove(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
     """Say what removing the device costs; on POST do it."""
-    visit.must_change()
     device = _find(visit, device_id)
     if request.method != "POST":
         return render(request, "portal/devices/remove.html", {"visit": visit, "device": device})
@@ -248,10 +280,9 @@ def remove(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
 
 
 @require_POST
-@visits.member
+@visits.may(Act.DEVICES_CHANGE)
 def settle_copy(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
     """Take the warning about a copied identity away."""
-    visit.must_change()
     device = _find(visit, device_id)
     origin = origin_of(request)
     removal.settle_clone(device, actor=visit.user, ip=origin.ip, agent=origin.agent)

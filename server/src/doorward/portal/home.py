@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -13,6 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_safe
 
+from doorward.accounts.permissions import Act
 from doorward.billing import entitlement
 from doorward.billing.entitlement import Entitlement
 from doorward.devices import queries, state
@@ -50,22 +50,22 @@ class House:
 
 
 @require_safe
-@visits.member
+@visits.may(Act.LOOK)
 def home(request: HttpRequest, visit: Visit) -> HttpResponse:
     """Show the three answers; at most twelve queries, however much there is."""
     now = timezone.now()
     account = visit.account
-    shown = queries.page(account, size=DEVICES_SHOWN)
-    if len(shown) <= DEVICES_SHOWN:
-        standings = dict(Counter(state.of(device, now).standing for device in shown))
-        waiting = [device for device in shown if state.of(device, now).needs_somebody]
+    standings = queries.standings(account, now)
+    # Where not all are shown, those that somebody should look at come first.
+    if sum(standings.values()) <= DEVICES_SHOWN:
+        shown = queries.page(account, size=DEVICES_SHOWN)
     else:
-        standings = queries.standings(account, now)
-        waiting = queries.needing_somebody(account, now, most=NEEDS_SHOWN)
+        shown = queries.in_need_first(account, now, most=DEVICES_SHOWN)
+    waiting = [device for device in shown if state.of(device, now).needs_somebody]
     covered = entitlement.of(account)
 
     def context() -> dict[str, object]:
-        threats = reports.open_threats(account, limit=NEEDS_SHOWN)
+        threats = reports.open_threats(visit.sight, limit=NEEDS_SHOWN)
         needs = _needs(waiting, list(threats), covered, now)
         return {
             "visit": visit,
@@ -76,12 +76,12 @@ def home(request: HttpRequest, visit: Visit) -> HttpResponse:
             "total": sum(standings.values()),
             "lately": [
                 (happening, telling.of_happening(happening))
-                for happening in reports.lately(account, limit=LATELY_SHOWN)
+                for happening in reports.lately(visit.sight, limit=LATELY_SHOWN)
             ],
         }
 
     seen = (
-        reports.version(account),
+        reports.version(visit.account),
         covered.state,
         visit.role,
         sorted(standings.items()),

@@ -6,13 +6,14 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
+from doorward.accounts.permissions import Act
 from doorward.devices import queries, state
 from doorward.portal import live, visits
 from doorward.portal.visits import Visit
 
 
 @require_safe
-@visits.member
+@visits.may(Act.LOOK)
 def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
     """Show what each device said last about its own protection; nothing can be switched yet."""
     now = timezone.now()

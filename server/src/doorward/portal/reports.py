@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 
 from doorward.accounts.models import Account
+from doorward.accounts.permissions import Act
 from doorward.devices import queries as devices
 from doorward.portal import live, telling, texts, visits
 from doorward.portal.visits import Visit
@@ -63,7 +64,7 @@ class Filter:
 
 
 @require_safe
-@visits.member
+@visits.may(Act.REPORTS_LOOK)
 def scans(request: HttpRequest, visit: Visit) -> HttpResponse:
     """List the account's scans, newest first."""
     result = _one_of(request.GET, "result", RESULTS)
@@ -85,7 +86,7 @@ def scans(request: HttpRequest, visit: Visit) -> HttpResponse:
     )
 
     def context() -> dict[str, object]:
-        page = queries.scans(visit.account, wanted, cursor=request.GET.get("at", ""))
+        page = queries.scans(visit.sight, wanted, cursor=request.GET.get("at", ""))
         return {
             "visit": visit,
             "tab": "scans",
@@ -104,7 +105,7 @@ def scans(request: HttpRequest, visit: Visit) -> HttpResponse:
 
 
 @require_safe
-@visits.member
+@visits.may(Act.REPORTS_LOOK)
 def threats(request: HttpRequest, visit: Visit) -> HttpResponse:
     """List the account's threats, newest first."""
     action = _one_of(request.GET, "action", ACTIONS)
@@ -118,7 +119,7 @@ def threats(request: HttpRequest, visit: Visit) -> HttpResponse:
     )
 
     def context() -> dict[str, object]:
-        page = queries.threats(visit.account, wanted, cursor=request.GET.get("at", ""))
+        page = queries.threats(visit.sight, wanted, cursor=request.GET.get("at", ""))
         actions = {key: words for key, (words, _kinds) in ACTIONS.items()}
         return {
             "visit": visit,
@@ -138,11 +139,11 @@ def threats(request: HttpRequest, visit: Visit) -> HttpResponse:
 
 
 @require_safe
-@visits.member
+@visits.may(Act.REPORTS_LOOK)
 def scan(request: HttpRequest, visit: Visit, uid: UUID) -> HttpResponse:
     """Show one scan: what it looked at, what it found, what it left out."""
     try:
-        found = queries.scan(visit.account, uid)
+        found = queries.scan(visit.sight, uid)
     except Scan.DoesNotExist:
         raise Http404 from None
 
@@ -152,23 +153,23 @@ def scan(request: HttpRequest, visit: Visit, uid: UUID) -> HttpResponse:
             "visit": visit,
             "scan": found,
             "headline": telling.scan_headline(found),
-            "threats": queries.threats(visit.account, threats, limit=FOUND_SHOWN).rows,
+            "threats": queries.threats(visit.sight, threats, limit=FOUND_SHOWN).rows,
         }
 
     return _live(request, visit, "scan", context)
 
 
 @require_safe
-@visits.member
+@visits.may(Act.REPORTS_LOOK)
 def threat(request: HttpRequest, visit: Visit, uid: UUID) -> HttpResponse:
     """Show one threat: file, device, rule, when, what was done, and how to go on."""
     try:
-        queries.threat(visit.account, uid)
+        queries.threat(visit.sight, uid)
     except Detection.DoesNotExist:
         raise Http404 from None
 
     def context() -> dict[str, object]:
-        detail = queries.threat_detail(visit.account, uid)
+        detail = queries.threat_detail(visit.sight, uid)
         return {
             "visit": visit,
             "threat": detail.threat,
@@ -188,7 +189,12 @@ def _live(
     # A list of the last 24 hours loses rows as time goes by: looked at anew each minute.
     now = timezone.now()
     moment = now.replace(second=0, microsecond=0) if request.GET.get("time") else now.date()
-    seen = (queries.version(visit.account), devices.news(visit.account), visit.role, moment)
+    seen = (
+        queries.version(visit.account),
+        devices.news(visit.account),
+        visit.role,
+        moment,
+    )
     try:
         return live.answer(
             request,

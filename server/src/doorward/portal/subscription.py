@@ -8,6 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
+from doorward.accounts.permissions import Act
 from doorward.billing import entitlement
 from doorward.devices import seats
 from doorward.portal import visits
@@ -18,7 +19,7 @@ PLACES_DRAWN: Final = 24
 
 
 @require_safe
-@visits.member
+@visits.may(Act.LOOK)
 def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
     """Show the account's plan and places."""
     taken = seats.of(visit.account)

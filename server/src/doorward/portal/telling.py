@@ -103,6 +103,11 @@ def file_name(path: str) -> str:
     return texts.shortened(texts.visible(found[0] if found else path), 80)
 
 
+def file_word(path: str) -> str:
+    """Return what to call the file at a path; of one whose path is not shared, "a file"."""
+    return file_name(path) or _("a file")
+
+
 def action(disposition: int) -> tuple[str, str | Promise]:
     """Return how what was done looks (its tone) and what it is called."""
     return ACTIONS.get(disposition, ("attention", _("Look at it")))
@@ -110,7 +115,7 @@ def action(disposition: int) -> tuple[str, str | Promise]:
 
 def threat_headline(threat: Detection) -> str:
     """Return one sentence: what happened to the file, and what that means."""
-    name = {"name": file_name(threat.path)}
+    name = {"name": file_word(threat.path)}
     kind = threat.disposition
     if kind in PUT_AWAY:
         return _("We put %(name)s away. It can’t run.") % name

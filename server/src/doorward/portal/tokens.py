@@ -16,6 +16,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from doorward.accounts import tokens
 from doorward.accounts.adapter import origin_of
+from doorward.accounts.permissions import Act
 from doorward.accounts.tokens import Scope
 from doorward.portal import visits
 from doorward.portal.visits import Visit
@@ -24,6 +25,7 @@ SCOPES: Final = {
     Scope.DEVICES_READ: gettext_lazy("See the devices"),
     Scope.DEVICES_WRITE: gettext_lazy("Add, rename and remove devices"),
     Scope.REPORTS_READ: gettext_lazy("See scans and threats"),
+    Scope.MEMBERS_READ: gettext_lazy("See who belongs to the account"),
 }
 LIVES: Final = {
     7: gettext_lazy("A week"),
@@ -57,7 +59,7 @@ class TokenForm(forms.Form):
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@visits.member
+@visits.may(Act.OWN)
 def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
     """List the person's tokens; on POST make one, after asking again who it is."""
     if request.method == "POST":
@@ -67,7 +69,7 @@ def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
 
 
 @reauthentication_required  # type: ignore[untyped-decorator]  # allauth ships no types
-@visits.member
+@visits.may(Act.OWN)
 def _make(request: HttpRequest, visit: Visit) -> HttpResponse:
     form = TokenForm(request.POST)
     if not form.is_valid():
@@ -77,6 +79,7 @@ def _make(request: HttpRequest, visit: Visit) -> HttpResponse:
     try:
         _token, text = tokens.create(
             visit.user,
+            account=visit.account,
             name=wanted["name"],
             scopes=wanted["scopes"],
             days=wanted["days"],
@@ -90,7 +93,7 @@ def _make(request: HttpRequest, visit: Visit) -> HttpResponse:
 
 
 @require_POST
-@visits.member
+@visits.may(Act.OWN)
 def revoke(request: HttpRequest, visit: Visit, token_id: UUID) -> HttpResponse:
     """End one of the person's tokens."""
     found = next((token for token in tokens.of(visit.user) if token.pk == token_id), None)

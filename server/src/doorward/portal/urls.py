@@ -90,6 +90,15 @@ urlpatterns = [
     path("email/", email_change.address, name="account_email"),
     path("email/undo/<str:secret>/", email_change.undo, name="email_undo"),
     path("confirm-email/", signing_up.confirm_address, name="account_email_verification_sent"),
+    path("password/set/", signing_up.set_password, name="account_set_password"),
+    path(
+        "account/security/webauthn/signup/", signing_up.make_passkey, name="mfa_signup_webauthn"
+    ),
+    path(
+        "account/security/webauthn/keys/<int:pk>/remove/",
+        signing_up.remove_passkey,
+        name="mfa_remove_webauthn",
+    ),
     path("login/code/confirm/", security.mailed_code, name="account_confirm_login_code"),
     path("account/security/authenticate/", security.second_step, name="mfa_authenticate"),
     # Where allauth leads after a change of a passkey.

@@ -347,12 +347,11 @@ def rank(remediation: Remediation) -> tuple[int, int, UUID]:
 # --------------------------------------------------------------------------------- at a glance
 
 
-def version(seen: Seen) -> int:
+def version(account: Account) -> int:
     """A number that rises whenever a report of the account is stored; the ETag of live parts.
 
     Takes one query by primary key.
     """
-    account = sharing.account_of(seen)
     found = Tally.objects.filter(account=account).values_list("version", flat=True).first()
     return 0 if found is None else found
 
