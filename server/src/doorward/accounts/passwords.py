@@ -27,9 +27,11 @@ _PHC: Final = re.compile(
     r"\$(?P<variety>argon2id)\$v=(?P<version>\d+)\$m=(?P<m>\d+),t=(?P<t>\d+),p=(?P<p>\d+)"
     r"\$(?P<salt>[A-Za-z0-9+/]+)\$(?P<hash>[A-Za-z0-9+/]+)"
 )
-# Each hash takes 46 MiB and a whole core. More at once than there are cores would only wait,
+# Each hash takes 46 MiB and a whole core. More at once than cores we may use would only wait,
 # holding memory.
-_slots: Final = BoundedSemaphore(os.cpu_count() or 1)
+_slots: Final = BoundedSemaphore(
+    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+)
 
 
 class PasswordTooLong(ValueError):
