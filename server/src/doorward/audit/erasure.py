@@ -37,7 +37,7 @@ def erase(
     accounts: Collection[UUID],
     persons: Collection[UUID],
     mentions: Collection[str] = (),
-    **detail: str | int,
+    receipt: str = "",
 ) -> int:
     """Empty every event of these accounts and persons; returns how many.
 
@@ -65,7 +65,7 @@ def erase(
             if getattr(event, f"{half}_erased_by") == erasure:
                 sums.add(event, half)
     trail.record(
-        trail.ERASURE, erasure=str(erasure), halves=sums.count, sum=sums.digest(), **detail
+        trail.ERASURE, erasure=str(erasure), halves=sums.count, sum=sums.digest(), receipt=receipt
     )
     return len(emptied)
 

@@ -12,6 +12,7 @@ class BillingConfig(AppConfig):
     def ready(self) -> None:
         """Have every new account start with the default plan."""
         from doorward.accounts import signup
-        from doorward.billing import entitlement
+        from doorward.billing import entitlement, privacy
 
         signup.at_founding(entitlement.start_default)
+        privacy.register()

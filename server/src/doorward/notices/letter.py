@@ -31,7 +31,7 @@ class Letter:
     why: str = ""
 
 
-def post(letter: Letter, *, to: str, account: UUID | None = None) -> Mail:
+def post(letter: Letter, *, to: str, account: UUID | None = None, forget: bool = False) -> Mail:
     """Put the letter into the outbox, in the caller's transaction."""
     context = {
         "letter": {
@@ -55,4 +55,5 @@ def post(letter: Letter, *, to: str, account: UUID | None = None) -> Mail:
         html=render_to_string("notices/letter.html", context).strip() + "\n",
         account=account,
         not_after=timezone.now() + letter.useless_after if letter.useless_after else None,
+        forget=forget,
     )

@@ -27,6 +27,8 @@ class Mail(models.Model):
     sent_at = models.DateTimeField(null=True)
     dropped_at = models.DateTimeField(null=True)
     last_error = models.CharField(max_length=200, blank=True)
+    # Delete the row once the mail is sent or dropped: its address is nobody's here any more.
+    forget = models.BooleanField(default=False)
 
     class Meta:
         indexes: ClassVar[list[models.Index]] = [

@@ -58,10 +58,12 @@ def enqueue(
     account: UUID | None = None,
     due_at: datetime | None = None,
     not_after: datetime | None = None,
+    forget: bool = False,
 ) -> Mail:
     """Store the mail in the caller's transaction; the worker sends it within a second or two.
 
     ``not_after``: the moment from which it is useless (its code has expired) and is not sent.
+    ``forget``: delete every trace of it once it is sent or dropped.
     """
     now = timezone.now()
     mail = Mail(
@@ -72,6 +74,7 @@ def enqueue(
         created_at=now,
         due_at=due_at or now,
         not_after=not_after,
+        forget=forget,
     )
     mail.body = envelope.seal(
         msgspec.json.encode(_Body(text=text, html=html)), purpose=_purpose(mail)
@@ -161,6 +164,8 @@ def _settle(
     error: str = "",
 ) -> None:
     mail = claimed.mail
+    if mail.forget:
+        Mail.objects.filter(pk=mail.pk).delete()
     Mail.objects.filter(pk=mail.pk).update(
         sent_at=sent_at, dropped_at=dropped_at, body=b"", lease_until=None, last_error=error[:200]
     )

@@ -8,3 +8,9 @@ class ReportsConfig(AppConfig):
 
     name = "doorward.reports"
     label = "reports"
+
+    def ready(self) -> None:
+        """Have what devices reported take part in exports and deletions."""
+        from doorward.reports import privacy
+
+        privacy.register()

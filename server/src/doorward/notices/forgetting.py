@@ -1,0 +1,75 @@
+"""Forgets mail: of one address or account, what was written, sent and lies in a folder."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+from uuid import UUID
+
+from django.conf import settings
+from django.db.models import Q
+
+from doorward.notices.models import Mail
+
+SHORTEST_NAME: Final = 3
+"""A name shorter than this is in too many subjects by chance."""
+
+
+def forget(*, addresses: Collection[str], account: UUID | None, names: Collection[str]) -> int:
+    """Delete every mail to these addresses or of this account; returns how many.
+
+    Where mail lies in a folder, every file that names one of the addresses goes too. Of other
+    people's mails, a subject that holds an address or name is emptied.
+    """
+    to = Q()
+    for address in addresses:
+        to |= Q(to__iexact=address)
+    if account is not None:
+        to |= Q(account_id=account)
+    doomed = Mail.objects.filter(to)
+    delete_files([str(mail) for mail in doomed.values_list("id", flat=True)])
+    _delete_files_about(addresses)
+    gone, _kinds = doomed.delete()
+    words = [*addresses, *(name for name in names if len(name) >= SHORTEST_NAME)]
+    for word in words:
+        Mail.objects.filter(subject__icontains=word).update(subject="")
+    return gone
+
+
+def delete_files(mails: Iterable[str]) -> int:
+    """Delete the files of these mails, where mail lies in a folder; returns how many there were."""
+    folder = _folder()
+    if folder is None:
+        return 0
+    gone = 0
+    for mail in mails:
+        path = folder / f"{UUID(mail)}.eml"
+        if path.exists():
+            path.unlink(missing_ok=True)
+            gone += 1
+    return gone
+
+
+def _delete_files_about(addresses: Collection[str]) -> None:
+    folder = _folder()
+    for path in folder.glob("*.eml") if folder is not None else ():
+        if any(address.casefold() in _all_of(path) for address in addresses):
+            path.unlink(missing_ok=True)
+
+
+def _all_of(path: Path) -> str:
+    message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+    parts = [str(value) for value in message.values()]
+    parts += [str(part.get_content()) for part in message.walk() if not part.is_multipart()]
+    return "\n".join(parts).casefold()
+
+
+def _folder() -> Path | None:
+    way = urlsplit(settings.EMAIL_URL)
+    if way.scheme != "file":
+        return None
+    return Path(unquote(way.path)) if way.path else Path(settings.DATA) / "mail"
