@@ -297,6 +297,7 @@ USERSESSIONS_TRACK_ACTIVITY = False
 MFA_ADAPTER = "doorward.accounts.allauth_ways.MfaAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_PASSKEY_SIGNUP_ENABLED = True
 MFA_TRUST_ENABLED = True
 # A phone's clock may be 30 seconds off; accounts/factors/totp.py lets each code work once.
 MFA_TOTP_TOLERANCE = 1

@@ -118,6 +118,11 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
             raise ImmediateHttpResponse(response) from None
         return user
 
+    def clean_email(self, email: str) -> str:
+        """Return the address, free again of a sign-up with a passkey that was never finished."""
+        signup.make_room(email)
+        return email
+
     # -- signing in ------------------------------------------------------------------------------
 
     def authenticate(self, request: HttpRequest, **given: Any) -> User | None:

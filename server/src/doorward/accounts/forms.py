@@ -97,6 +97,9 @@ class ChangePasswordInput(allauth_inputs.ChangePasswordInput):  # type: ignore[m
 
 def install() -> None:
     """Have apps' requests checked as the pages' are; allauth has settings only for pages."""
+    from doorward.accounts import signup_passkey
+
+    signup_passkey.install()
     ChangePasswordView.input_class = ChangePasswordInput
     # Else whoever holds a stolen session could end the owner's.
     SessionsView.delete = method_decorator(reauthentication_required)(SessionsView.delete)

@@ -37,6 +37,8 @@ class SignupExtras(forms.Form):
             else:
                 # Counted only when the sign-up would succeed, and for taken addresses alike.
                 adapter.count_signup(context.request, email)
+        if email and getattr(self, "by_passkey", False):
+            adapter.count_signup(context.request, email)
         return cleaned
 
     def signup(self, request: HttpRequest, user: User) -> None:

@@ -67,7 +67,8 @@ def changed_elsewhere(request: HttpRequest, user: User) -> None:
 
 def _added(*, request: HttpRequest, user: User, authenticator: Authenticator, **_more: Any) -> None:
     _record("account.second_step.added", request, user, authenticator)
-    if authenticator.type != Way.RECOVERY:
+    # Who signs up with a passkey has nothing open yet, least of all elsewhere.
+    if authenticator.type != Way.RECOVERY and request.user.is_authenticated:
         changed_elsewhere(request, user)
 
 
