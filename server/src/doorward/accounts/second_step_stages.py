@@ -151,7 +151,7 @@ class SecondStepAnswers:
             "mfa_reauthenticate:webauthn": gettext_lazy("Use a passkey"),
         }
         ways = super().get_reauthentication_methods(user)  # type: ignore[misc]  # as above
-        if not user.has_usable_password():
+        if ways and not user.has_usable_password():
             # The first is asked for: whoever has no password uses their passkey.
             ways.sort(key=lambda way: way["id"] != "mfa_reauthenticate:webauthn")
         return [{**way, "description": words.get(way["id"], way["description"])} for way in ways]
