@@ -15,7 +15,7 @@ from doorward.portal import urls as portal_urls
 from doorward.reports.models import Disposition
 
 # Only somebody half-way through signing in may see these; others begin again.
-HALF_WAY = {"mfa_authenticate"}
+HALF_WAY = {"mfa_authenticate", "recovery", "recovery_enter", "approval_wait"}
 # Anybody may read these; everything else of ours asks who you are.
 OPEN = {
     "help",
@@ -35,6 +35,7 @@ BETWEEN = {
 }
 # What a mailed link opens; nobody was mailed this one.
 ENDED = {"login_link_redeem", "email_undo", "invitation_link", "invitation_answer"}
+ENDED |= {"recovery_open", "recovery_stop"}
 PAGES = ["/", "/devices/", "/devices/add/", "/protection/", "/reports/", "/reports/threats/"]
 PAGES += [
     "/subscription/",

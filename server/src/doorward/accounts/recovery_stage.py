@@ -58,6 +58,9 @@ class RecoveryStage(LoginStage):  # type: ignore[misc]  # allauth ships no types
         changed_elsewhere(self.request, user)
         # What has just changed was changed by this sign-in: it may go on.
         self.controller.get_stage(STAMP).state["as_of"] = user.get_session_auth_hash()
+        # If the second step was asked before the link was opened: it is there no more.
+        for key in SECOND_STEP:
+            self.controller.get_stage(key).state.clear()
         self.login.redirect_url = "/account/security/"
         return self.exit()
 

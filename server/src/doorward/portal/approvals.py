@@ -10,6 +10,7 @@ from allauth.account.internal.stagekit import stash_login
 from allauth.account.stages import LoginStageController
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -64,7 +65,7 @@ def wait(request: HttpRequest) -> HttpResponse:
     stage = _stage(request)
     approval = _asked_by(stage)
     if stage is None or approval is None:
-        return _away(request, reverse("mfa_authenticate"))
+        return _away(request, reverse("mfa_authenticate" if stage else "account_login"))
     now = timezone.now()
     context = {
         "approval": approval,
@@ -83,7 +84,7 @@ def finish(request: HttpRequest) -> HttpResponse:
     stage = _stage(request)
     approval = _asked_by(stage)
     if stage is None or approval is None:
-        return _away(request, reverse("mfa_authenticate"))
+        return _away(request, reverse("mfa_authenticate" if stage else "account_login"))
     user = stage.login.user
     origin = origin_of(request)
     if not approvals.use(user, approval.pk, ip=origin.ip, agent=origin.agent):
@@ -126,7 +127,9 @@ def _away(request: HttpRequest, address: str) -> HttpResponse:
 def asks(request: HttpRequest) -> HttpResponse:
     """Answer with what is to be asked of this person now; 204 while it is what the page shows."""
     if not request.user.is_authenticated:
-        return HttpResponse(status=204)
+        # A part of a page whose session has ended has nothing to put there.
+        by_part = request.headers.get("HX-Request") == "true"
+        return HttpResponse(status=204) if by_part else redirect_to_login(request.path)
     found = asking.of(cast(User, request.user))
     if request.headers.get("If-None-Match") == f'"{found.tag}"':
         return HttpResponse(status=204)
