@@ -240,7 +240,45 @@ CALLS = [
     ("GET", "/scans/{id}", "reports:read"),
     ("GET", "/threats", "reports:read"),
     ("GET", "/threats/{id}", "reports:read"),
+    ("GET", "/members", "members:read"),
+    # No token may do these: SESSION is no scope.
+    ("GET", "/accounts", "SESSION"),
+    ("PUT", "/me/sharing", "SESSION"),
+    ("POST", "/me/leave", "SESSION"),
+    ("PATCH", "/members/{id}", "SESSION"),
+    ("DELETE", "/members/{id}", "SESSION"),
+    ("GET", "/invitations", "SESSION"),
+    ("POST", "/invitations", "SESSION"),
+    ("POST", "/invitations/accept", "SESSION"),
+    ("POST", "/invitations/decline", "SESSION"),
+    ("POST", "/invitations/{id}/resend", "SESSION"),
+    ("DELETE", "/invitations/{id}", "SESSION"),
+    ("GET", "/ownership-offer", "SESSION"),
+    ("POST", "/ownership-offer", "SESSION"),
+    ("POST", "/ownership-offer/accept", "SESSION"),
+    ("DELETE", "/ownership-offer", "SESSION"),
 ]
+# What must be right about a call for the question who calls to be asked.
+QUERIES = {("DELETE", "/members/{id}"): "?devices=stay"}
+BODIES: dict[tuple[str, str], dict[str, str]] = {
+    ("PATCH", "/devices/{id}"): {"name": "x"},
+    ("PUT", "/me/sharing"): {"shares": "state"},
+    ("POST", "/me/leave"): {"devices": "stay"},
+    ("PATCH", "/members/{id}"): {"role": "viewer"},
+    ("POST", "/invitations"): {"email": "dora@example.org", "role": "viewer"},
+    ("POST", "/invitations/accept"): {"secret": "x" * 32},
+    ("POST", "/invitations/decline"): {"secret": "x" * 32},
+    ("POST", "/ownership-offer"): {
+        "member": "0193d3a4-0000-7000-8000-000000000000",
+        "role_after": "viewer",
+    },
+}
+
+
+def well_formed(method: str, path: str) -> tuple[str, dict[str, str] | None]:
+    """Return the call's address, for an id that nobody has, and a body that is as documented."""
+    address = path.replace("{id}", str(uuid7())) + QUERIES.get((method, path), "")
+    return address, BODIES.get((method, path))
 
 
 def test_v8_1_1_every_call_is_in_the_list_above() -> None:
@@ -259,15 +297,19 @@ def test_v8_1_1_every_call_is_in_the_list_above() -> None:
 
 
 def _id_name(path: str) -> str:
-    return {"codes": "code_id", "devices": "device_id", "scans": "scan_id"}.get(
-        path.split("/")[-2], "threat_id"
-    )
+    return {
+        "codes": "code_id",
+        "devices": "device_id",
+        "scans": "scan_id",
+        "members": "person_id",
+        "invitations": "invitation_id",
+    }.get(path.partition("/{")[0].split("/")[-1], "threat_id")
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(("method", "path", "scope"), CALLS)
 def test_a_call_without_a_key_is_refused(method: str, path: str, scope: str | None) -> None:
-    path = path.replace("{id}", str(uuid7()))
+    address, body = well_formed(method, path)
     for headers in (
         {},
         {"Authorization": "Bearer dwp_nonsense"},
@@ -276,7 +318,7 @@ def test_a_call_without_a_key_is_refused(method: str, path: str, scope: str | No
         {"X-Session-Token": "nonsense"},
         {"X-Session-Token": "a" * 32},
     ):
-        answer = Script("x").call(method, path, {"name": "x"}, **{"Authorization": "", **headers})
+        answer = Script("x").call(method, address, body, **{"Authorization": "", **headers})
         assert is_problem(answer, 401), headers
 
 
@@ -290,9 +332,9 @@ def test_a_cookie_alone_does_not_open_the_api(alices_browser: Client) -> None:
 def test_a_token_does_only_what_it_was_made_for(
     method: str, path: str, scope: str | None, alice: User, alices_account: Account
 ) -> None:
-    path = path.replace("{id}", str(uuid7()))
+    address, body = well_formed(method, path)
     for held in ALL:
-        answer = script_of(alice, held).call(method, path, {"name": "x"})
+        answer = script_of(alice, held).call(method, address, body)
         assert is_problem(answer, 403) == (scope is not None and scope != held)
 
 

@@ -25,6 +25,7 @@ from doorward.accounts.adapter import origin_of
 from doorward.accounts.models import Membership
 from doorward.accounts.permissions import Act
 from doorward.api import callers, problems, shapes
+from doorward.api import members as membership
 from doorward.api.callers import Caller
 from doorward.api.problems import Refused
 from doorward.billing import entitlement
@@ -59,7 +60,9 @@ api = Api(
     version="1",
     description=(
         "Sign in through /_allauth/ and send the session token as X-Session-Token, or send a "
-        "personal access token as `Authorization: Bearer dwp_…`. Errors are RFC 9457 problems. "
+        "personal access token as `Authorization: Bearer dwp_…`. Who belongs to several accounts "
+        "names one by its id in `X-Account`; without it, the one they belong to longest is meant. "
+        "Errors are RFC 9457 problems. "
         "Lists are read by cursor: pass `next` of one answer as `cursor` of the next call."
     ),
     auth=[callers.SessionAuth(), callers.TokenAuth()],
@@ -295,6 +298,9 @@ def _device(caller: Caller, device_id: UUID) -> Device:
     if device is None:
         raise Refused("not-found")
     return device
+
+
+api.add_router("", membership.router)
 
 
 # -- errors --------------------------------------------------------------------------------------
