@@ -55,8 +55,7 @@ def kill_under_intake(gateway: Gateway, times: int) -> None:
     assert set(stored) <= sent
     total = gateway.rows("SELECT sum(detections) FROM reports_tally")[0][0]
     assert total == len(stored)
-    # The median: one slow start in twenty says that something else had both cores for a while.
-    assert statistics.median(recoveries) <= READY_WITHIN_S
+    assert max(recoveries) <= READY_WITHIN_S
 
 
 def test_d01_a_gateway_killed_under_intake_loses_and_doubles_nothing(gateway: Gateway) -> None:
