@@ -19,6 +19,10 @@ HALF_WAY = {"mfa_authenticate", "recovery", "recovery_enter", "approval_wait"}
 # Anybody may read these; everything else of ours asks who you are.
 OPEN = {
     "help",
+    "help_ask",
+    "self_test",
+    "self_test_answer",
+    "self_test_clear",
     "help_article",
     "manifest",
     "service_worker",
@@ -50,7 +54,7 @@ PAGES += [
     "/email/",
 ]
 HELP = ["", "adding-a-device/", "states/", "restoring-a-file/", "what-the-agent-sends/"]
-HELP += ["signing-in/"]
+HELP += ["ask/", "self-test/", "signing-in/"]
 OUTSIDE = ["/login/", "/signup/", "/password/reset/", "/offline/", *(f"/help/{a}" for a in HELP)]
 
 

@@ -64,6 +64,8 @@ SIGNUP_NETWORK: Final = Window("upnet", 20, timedelta(hours=1), timedelta(hours=
 SIGNUP_ADDRESS: Final = Window("up", 3, timedelta(hours=24), timedelta(hours=24))
 LOCK_MAIL: Final = Window("lockmail", 1, timedelta(hours=6), timedelta(hours=6))
 LOCK_MAIL_DAY: Final = Window("lockmailday", 3, timedelta(hours=24), timedelta(hours=24))
+QUESTION: Final = Window("question", 3, timedelta(hours=24), timedelta(hours=24))
+QUESTION_NETWORK: Final = Window("questionnet", 5, timedelta(hours=1), timedelta(hours=1))
 ALERT: Final = Window("alert", 1, timedelta(minutes=30), timedelta(minutes=30))
 INVITATIONS: Final = Window("invite", 20, timedelta(hours=24), timedelta(hours=24))
 INVITATION_MAIL: Final = Window("invitemail", 3, timedelta(hours=24), timedelta(hours=24))
