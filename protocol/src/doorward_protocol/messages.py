@@ -15,6 +15,8 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from doorward_protocol.settings import Settings
+
 # ---------------------------------------------------------------------------------------- limits
 
 PROTOCOL_VERSION: Final = 1
@@ -53,7 +55,16 @@ Count: TypeAlias = Annotated[int, Meta(ge=0, le=INT63)]
 Version: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Seconds: TypeAlias = Annotated[int, Meta(ge=0, le=31 * 86400)]
 
-CAPABILITIES: Final = ("scan", "quarantine", "watch", "zstd")
+CAPABILITIES: Final = (
+    "scan",
+    "quarantine",
+    "watch",
+    "zstd",
+    "settings",
+    "definitions",
+    "notify",
+    "commands",
+)
 """What an agent may say it can do. Others are kept and ignored."""
 
 # ---------------------------------------------------------------------------------- enrollment
@@ -67,12 +78,17 @@ class OperatingSystem(Struct, frozen=True, kw_only=True):
 
 
 class DeviceFacts(Struct, frozen=True, kw_only=True):
-    """What a device says about itself."""
+    """What a device says about itself.
+
+    `capabilities` are there in a check-in, since an agent that was updated can do more than it
+    could when it joined.
+    """
 
     hostname: Name
     os: OperatingSystem
     type: Literal["desktop", "laptop", "server", "phone", "tablet", "other"] = "other"
     agent_version: Word = ""
+    capabilities: Annotated[tuple[Word, ...], Meta(max_length=32)] | None = None
 
 
 class Jwk(Struct, frozen=True, kw_only=True):
@@ -165,10 +181,14 @@ class SettingsError(Struct, frozen=True, kw_only=True):
 
 
 class SettingsState(Struct, frozen=True, kw_only=True):
-    """The settings that are in force on the device."""
+    """The settings that are in force on the device.
+
+    `failed_version` is the newer one that could not be applied, while `status` is `failed`.
+    """
 
     version: Version = 0
     status: Literal["applied", "pending", "failed"] = "applied"
+    failed_version: Version = 0
     errors: Annotated[tuple[SettingsError, ...], Meta(max_length=20)] = ()
 
 
@@ -243,6 +263,21 @@ class CheckInAnswer(Struct, frozen=True, kw_only=True):
     entitlement: Entitled
     commands: Annotated[tuple[Command, ...], Meta(max_length=100)] = ()
     more: bool = False
+
+
+class SettingsAnswer(Struct, frozen=True, kw_only=True):
+    """`200` of `GET /settings`: all that the device must do, and which of it is locked."""
+
+    version: Version
+    effective: Settings
+    locked: Annotated[tuple[Name, ...], Meta(max_length=100)] = ()
+
+
+class RawSettings(Struct, frozen=True, kw_only=True):
+    """The same, the settings still unread: one that is wrong must not hide their version."""
+
+    version: Version
+    effective: msgspec.Raw
 
 
 class CommandState(Struct, frozen=True, kw_only=True):

@@ -14,19 +14,20 @@ from doorward.devices import check_in, enrollment, key_change
 from doorward.gateway import bodies, connections, known, problems
 from doorward.gateway.door import Door
 from doorward_protocol import messages, signing
+from doorward_protocol import settings as device_settings
 
 DOCS = Path(__file__).parents[3] / "docs" / "protocol.md"
 TEXT = DOCS.read_text(encoding="utf-8")
 
 STRUCTS = [
     thing
-    for name, thing in vars(messages).items()
+    for name, thing in (vars(messages) | vars(device_settings)).items()
     if isinstance(thing, type)
     and issubclass(thing, msgspec.Struct)
     and thing is not msgspec.Struct
     and not name.startswith("_")
-    # The same message as Report, read in another way.
-    and thing is not messages.RawReport
+    # The same messages as Report and SettingsAnswer, read in another way.
+    and thing not in {messages.RawReport, messages.RawSettings}
 ]
 
 
