@@ -1,6 +1,7 @@
 """`./doorward test`: every suite, the server's on SQLite and again on PostgreSQL.
 
-`--slow` runs the long drills instead. Any other words go to one pytest run as they are.
+`--slow` runs the long drills instead; `--checks` runs nothing and prints which tests stand behind
+each security check. Any other words go to one pytest run as they are.
 """
 
 from __future__ import annotations
@@ -93,8 +94,13 @@ def say(sentence: str) -> None:
 def main(words: list[str]) -> int:
     """Run what was asked for; 0 when everything passed."""
     if set(words) & {"-h", "--help"}:
-        sys.stdout.write(f"usage: ./doorward test [--slow | PYTEST WORDS]\n\n{__doc__}")
+        sys.stdout.write(f"usage: ./doorward test [--slow | --checks | PYTEST WORDS]\n\n{__doc__}")
         return 0
+    if words == ["--checks"]:
+        sys.path.insert(0, str(ROOT))
+        from tests.tools import checks
+
+        return checks.main()
     slow = words == ["--slow"]
     if words and not slow:
         prepare_browser()
