@@ -15,7 +15,6 @@ import secrets
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from uuid import UUID
 
 import structlog
 from allauth.usersessions.models import UserSession
@@ -99,6 +98,9 @@ def ask(user: User, *, keep_session: str | None, origin: Origin) -> Deletion:
         # Asked in two tabs at once.
         return Deletion.objects.get(user_id=user.pk)
     sessions.end_others(user, keep=keep_session, ip=origin.ip, agent=origin.agent)
+    # Every page asks until then whether to keep the account.
+    later = Q(asked_until__isnull=True) | Q(asked_until__lt=deletion.due_at)
+    User.objects.filter(later, pk=user.pk).update(asked_until=deletion.due_at)
     trail.record(
         "account.deletion.asked",
         account=whose.account,
@@ -348,6 +350,10 @@ WORDS: Final = {
     "threats": lambda n: ngettext("%(n)d threat", "%(n)d threats", n) % {"n": n},
     "remediations": lambda n: ngettext("%(n)d action taken", "%(n)d actions taken", n) % {"n": n},
     "subscriptions": lambda n: ngettext("%(n)d subscription", "%(n)d subscriptions", n) % {"n": n},
+    "tickets": lambda n: (
+        ngettext("%(n)d message to support", "%(n)d messages to support", n) % {"n": n}
+    ),
+    "invitations": lambda n: ngettext("%(n)d invitation", "%(n)d invitations", n) % {"n": n},
     "mails": lambda n: ngettext("%(n)d mail", "%(n)d mails", n) % {"n": n},
     "events": lambda n: ngettext("%(n)d line of activity", "%(n)d lines of activity", n) % {"n": n},
 }
@@ -446,8 +452,3 @@ def _receipt_letter(counts: dict[str, int], checksum: str, secret: str) -> Lette
 def receipt_link(secret: str) -> str:
     """Return the mailed address of a receipt."""
     return f"{settings.SITE_URL}/deleted/{secret}/"
-
-
-def is_on_its_way_out(user_id: UUID) -> bool:
-    """Tell whether this person's deletion was asked for; by one query."""
-    return Deletion.objects.filter(user_id=user_id).exists()

@@ -1,4 +1,4 @@
-"""What every page of a signed-in person asks: a sign-in to approve, a recovery to stop."""
+"""What every page of a signed-in person asks: a sign-in to approve, a recovery to stop, to stay."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from django.utils import timezone
 
-from doorward.accounts import approvals, lockout, recovery
+from doorward.accounts import approvals, leaving, lockout, recovery
 from doorward.accounts.models import Approval, Recovery, User
+from doorward.accounts.privacy_rows import Deletion
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,14 @@ class Asks:
 
     approvals: list[tuple[Approval, str]]
     recoveries: list[tuple[Recovery, bool]]
+    deletion: Deletion | None = None
 
     @property
     def tag(self) -> str:
         """Return what tells this from what was asked before."""
         seen = [str(each.pk) for each, _network in self.approvals]
         seen += [f"{each.pk} {is_open}" for each, is_open in self.recoveries]
+        seen += [str(self.deletion.pk)] if self.deletion is not None else []
         return hashlib.blake2b(repr(seen).encode(), digest_size=8).hexdigest()
 
 
@@ -34,4 +37,5 @@ def of(user: User) -> Asks:
     return Asks(
         [(each, lockout.network_of(each.ip)) for each in approvals.waiting_for(user, now)],
         [(each, recovery.is_open(each, now)) for each in recovery.running_for(user)],
+        leaving.pending(user),
     )

@@ -16,6 +16,7 @@ from doorward.portal import (
     invitation,
     mailbox,
     members,
+    privacy,
     protection,
     questions,
     recovery,
@@ -81,6 +82,13 @@ urlpatterns = [
     path("invitation/", invitation.answer, name="invitation_answer"),
     path("invitation/decline/", invitation.decline, name="invitation_decline"),
     path("invitation/<str:secret>/", invitation.open_link, name="invitation_link"),
+    path("account/privacy/", privacy.overview, name="privacy"),
+    path("account/privacy/export/", privacy.ask_for_copy, name="privacy_export"),
+    path("account/privacy/export/<uuid:export_id>/", privacy.download, name="privacy_download"),
+    path("account/privacy/delete/", privacy.delete, name="privacy_delete"),
+    path("account/privacy/keep/", privacy.keep, name="privacy_keep"),
+    path("deleted/<str:secret>/", privacy.receipt, name="receipt"),
+    path("deleted/<str:secret>/receipt.json", privacy.receipt_file, name="receipt_file"),
     path("account/sessions/", sessions.overview, name="usersessions_list"),
     path("account/sessions/<int:session_id>/end/", sessions.end, name="session_end"),
     path("account/security/", security.overview, name="security"),
@@ -97,9 +105,7 @@ urlpatterns = [
     path("email/undo/<str:secret>/", email_change.undo, name="email_undo"),
     path("confirm-email/", signing_up.confirm_address, name="account_email_verification_sent"),
     path("password/set/", signing_up.set_password, name="account_set_password"),
-    path(
-        "account/security/webauthn/signup/", signing_up.make_passkey, name="mfa_signup_webauthn"
-    ),
+    path("account/security/webauthn/signup/", signing_up.make_passkey, name="mfa_signup_webauthn"),
     path(
         "account/security/webauthn/keys/<int:pk>/remove/",
         signing_up.remove_passkey,

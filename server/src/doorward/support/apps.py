@@ -8,3 +8,9 @@ class SupportConfig(AppConfig):
 
     name = "doorward.support"
     label = "support"
+
+    def ready(self) -> None:
+        """Have what people wrote take part in exports and deletions."""
+        from doorward.support import privacy
+
+        privacy.register()
