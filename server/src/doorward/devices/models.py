@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from django.db import models
 from django.db.models import Q
@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
 from doorward.accounts.models import Account, User
-from doorward_protocol.messages import MAX_NAME, MAX_WORD
+from doorward_protocol.messages import MAX_NAME, MAX_TEXT, MAX_WORD
 
 
 class DeviceType(models.TextChoices):
@@ -78,6 +78,8 @@ class Device(models.Model):
     cloned_at = models.DateTimeField(null=True, blank=True)
     # What the gateways read each second to learn of a removal or a change made elsewhere.
     changed_at = models.DateTimeField(db_index=True)
+    # When a command was last given or taken back (devices/commands.py): `changed_at` moves too.
+    commanded_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [
@@ -118,6 +120,87 @@ class Presence(models.Model):
 
     def __str__(self) -> str:
         return f"{self.device_id} {self.last_seen}"
+
+
+class CommandState(models.TextChoices):
+    """How far a command is, as far as the server was told."""
+
+    QUEUED = "queued", _("Waiting")
+    DELIVERED = "delivered", _("Received")
+    RUNNING = "running", _("Running")
+    DONE = "done", _("Done")
+    FAILED = "failed", _("Failed")
+    REJECTED = "rejected", _("Refused by the device")
+    INTERRUPTED = "interrupted", _("Interrupted")
+    EXPIRED = "expired", _("Not done in time")
+    CANCELED = "canceled", _("Canceled")
+
+
+OPEN: Final = (CommandState.QUEUED, CommandState.DELIVERED, CommandState.RUNNING)
+"""States that are not the last one."""
+
+
+class Command(models.Model):
+    """Something a member asked a device to do, and how far it is.
+
+    `id` gives the order; `uid` is its name in the protocol, on pages and in the API. While it is
+    queued and was never sent, the device cannot know of it. Times are the server's.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    uid = models.UUIDField(unique=True, default=uuid7, editable=False)
+    account = models.ForeignKey(
+        Account, on_delete=models.CASCADE, related_name="+", db_index=False, db_constraint=False
+    )
+    device = models.ForeignKey(
+        Device, on_delete=models.CASCADE, related_name="commands", db_index=False
+    )
+    asked_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    kind = models.CharField(max_length=MAX_WORD)
+    args = models.JSONField(default=dict)
+    state = models.CharField(
+        max_length=12, choices=CommandState.choices, default=CommandState.QUEUED
+    )
+    code = models.CharField(max_length=MAX_WORD, blank=True)
+    detail = models.CharField(max_length=MAX_TEXT, blank=True)
+    report = models.TextField(blank=True)
+    created_at = models.DateTimeField()
+    not_before = models.DateTimeField()
+    not_after = models.DateTimeField()
+    sent_at = models.DateTimeField(null=True)
+    # When the device last told how far it is.
+    heard_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    cancel_asked_at = models.DateTimeField(null=True)
+    files = models.PositiveBigIntegerField(default=0)
+    bytes = models.PositiveBigIntegerField(default=0)
+    threats = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["device", "id"], name="commands_of_device"),
+            models.Index(fields=["account", "id"], name="commands_of_account"),
+            models.Index(
+                fields=["device", "id"],
+                condition=Q(state__in=["queued", "delivered", "running"]),
+                name="commands_open",
+            ),
+            models.Index(
+                fields=["not_after"],
+                condition=Q(state__in=["queued", "delivered", "running"]),
+                name="commands_due",
+            ),
+            models.Index(fields=["ended_at"], name="commands_ended"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.uid}"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its last state is still to come."""
+        return self.state in OPEN
 
 
 class EnrollmentCode(models.Model):

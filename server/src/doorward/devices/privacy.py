@@ -6,6 +6,7 @@ year, that its key was removed. It goes on protecting itself and stops reporting
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
@@ -16,7 +17,7 @@ from django.utils import timezone
 from doorward.accounts import privacy
 from doorward.accounts.privacy import Room, Row, Table, Whose
 from doorward.accounts.privacy_tables import moment
-from doorward.devices.models import Device, EnrollmentCode, GoneDevice
+from doorward.devices.models import Command, Device, EnrollmentCode, GoneDevice
 
 KEPT: Final = timedelta(days=180)
 
@@ -47,6 +48,22 @@ def _devices(whose: Whose) -> Iterator[Row]:
             moment(device.enrolled_at),
             moment(presence.last_seen if presence else None),
             moment(device.revoked_at),
+        ]
+
+
+def _commands(whose: Whose) -> Iterator[Row]:
+    found = Command.objects.filter(of(whose, "device__")).order_by("id")
+    for command in found.iterator(chunk_size=500):
+        yield [
+            str(command.uid),
+            str(command.device_id),
+            command.kind,
+            json.dumps(command.args),
+            command.state,
+            command.detail,
+            moment(command.created_at),
+            moment(command.started_at),
+            moment(command.ended_at),
         ]
 
 
@@ -114,8 +131,25 @@ def register() -> None:
         },
         _devices,
     )
+    asked = Table(
+        "commands",
+        "What was asked of your devices, and how far that is.",
+        {
+            "id": "the command's number",
+            "device": "which device",
+            "kind": "what was asked",
+            "args": "what it was about",
+            "state": "how far it is",
+            "detail": "what the device said about it",
+            "asked_at": "when it was asked",
+            "started_at": "when the device began",
+            "ended_at": "when it ended",
+        },
+        _commands,
+    )
     covers = {
         "devices.Device": "removed, then deleted",
+        "devices.Command": "goes with its device",
         "devices.Presence": "goes with its device",
         "devices.EnrollmentCode": "goes when the deleting begins",
         "devices.EnrollmentThrottle": "network addresses of wrong codes, forgotten in an hour",
@@ -124,7 +158,7 @@ def register() -> None:
     privacy.register(
         Room(
             "devices",
-            tables=(table,),
+            tables=(table, asked),
             covers=covers,
             foretell=_foretell,
             close=_close,
