@@ -233,15 +233,15 @@ def _close(whose: Whose) -> None:
 
 def _finish(deletion: Deletion, whose: Whose, now: datetime) -> None:
     user, account = whose.user, whose.account
+    # Deleted objects have no id any more.
+    person, account_id = user.pk, account.pk if account else None
     to, others = user.email, [member.email for member in _others(whose)]
     for export in Export.objects.filter(Q(user=user) | Q(account=account, account__isnull=False)):
         exports.forget(export)
     _forget_sessions(user)
     addresses = {user.email, *user.address_changes.values_list("before", flat=True)}
     counts = Counter(deletion.counts)
-    counts["mails"] += forgetting.forget(
-        addresses=addresses, account=account.pk if account else None, names=[user.name]
-    )
+    counts["mails"] += forgetting.forget(addresses=addresses, account=account_id, names=[user.name])
     if account is not None:
         counts["members"] += Membership.objects.filter(account=account).count()
         account.delete()
@@ -251,9 +251,9 @@ def _finish(deletion: Deletion, whose: Whose, now: datetime) -> None:
     receipt_id = deletion.pk
     counts["events"] += erasure.erase(
         receipt_id,
-        accounts=[account.pk] if account else [],
-        persons=[user.pk],
-        mentions=[*addresses, str(user.pk)],
+        accounts=[account_id] if account_id else [],
+        persons=[person],
+        mentions=[*addresses, str(person)],
         receipt=str(receipt_id),
     )
     text = _receipt_text(deletion, now, counts)
