@@ -1,0 +1,138 @@
+"""Every address people and programs can ask for, and what it takes to be answered there.
+
+A new address without a place here fails test_access.py: whoever adds one says who may use it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from doorward.accounts.permissions import Act
+
+OPEN: Final = "open"
+"""Anybody; nothing of an account is shown."""
+SIGNING_IN: Final = "signing in"
+"""Somebody on their way in, or with a link from a mail: it answers to what they show."""
+PERSON: Final = "person"
+"""Whoever is signed in, about themselves; no account is looked at."""
+
+Place = Act | str
+
+PAGES: Final[dict[str, Place]] = {
+    "home": Act.LOOK,
+    "protection": Act.LOOK,
+    "subscription": Act.LOOK,
+    "devices": Act.DEVICES_LOOK,
+    "device": Act.DEVICES_LOOK,
+    "device_add": Act.DEVICES_CHANGE,
+    "device_code": Act.DEVICES_CHANGE,
+    "device_rename": Act.DEVICES_CHANGE,
+    "device_remove": Act.DEVICES_CHANGE,
+    "device_settle": Act.DEVICES_CHANGE,
+    "scans": Act.REPORTS_LOOK,
+    "scan": Act.REPORTS_LOOK,
+    "threats": Act.REPORTS_LOOK,
+    "threat": Act.REPORTS_LOOK,
+    "members": Act.MEMBERS_LOOK,
+    "member": Act.MEMBERS_CHANGE,
+    "member_invite": Act.MEMBERS_CHANGE,
+    "member_role": Act.MEMBERS_CHANGE,
+    "member_remove": Act.MEMBERS_CHANGE,
+    "member_hand_over": Act.MEMBERS_CHANGE,
+    "invitation_resend": Act.MEMBERS_CHANGE,
+    "invitation_withdraw": Act.MEMBERS_CHANGE,
+    "member_sharing": Act.OWN,
+    "member_leave": Act.OWN,
+    "offer_take": Act.OWN,
+    "offer_end": Act.OWN,
+    "account": Act.OWN,
+    "activity": Act.OWN,
+    "tokens": Act.OWN,
+    "token_revoke": Act.OWN,
+    "accounts": PERSON,
+    "account_found": PERSON,
+    "usersessions_list": PERSON,
+    "session_end": PERSON,
+    "security": PERSON,
+    "email_code_switch": PERSON,
+    "browsers_forget": PERSON,
+    "browser_forget": PERSON,
+    "mfa_list_webauthn": PERSON,
+    "mfa_remove_webauthn": PERSON,
+    "account_email": PERSON,
+    "account_set_password": PERSON,
+    "asks": PERSON,
+    "approval": PERSON,
+    "recovery_stop_here": PERSON,
+    "privacy": PERSON,
+    "privacy_export": PERSON,
+    "privacy_download": PERSON,
+    "privacy_delete": PERSON,
+    "privacy_keep": PERSON,
+    "invitation_answer": SIGNING_IN,
+    "invitation_decline": SIGNING_IN,
+    "invitation_link": SIGNING_IN,
+    "second_step_by_mail": SIGNING_IN,
+    "second_step_another_way": SIGNING_IN,
+    "email_undo": SIGNING_IN,
+    "account_email_verification_sent": SIGNING_IN,
+    "mfa_signup_webauthn": SIGNING_IN,
+    "account_confirm_login_code": SIGNING_IN,
+    "mfa_authenticate": SIGNING_IN,
+    "approval_ask": SIGNING_IN,
+    "approval_wait": SIGNING_IN,
+    "approval_finish": SIGNING_IN,
+    "recovery": SIGNING_IN,
+    "recovery_begin": SIGNING_IN,
+    "recovery_again": SIGNING_IN,
+    "recovery_enter": SIGNING_IN,
+    "recovery_open": SIGNING_IN,
+    "recovery_stop": SIGNING_IN,
+    "login_link": SIGNING_IN,
+    "login_link_redeem": SIGNING_IN,
+    "receipt": SIGNING_IN,
+    "receipt_file": SIGNING_IN,
+    "self_test": OPEN,
+    "self_test_answer": OPEN,
+    "self_test_clear": OPEN,
+    "help_ask": OPEN,
+    "help": OPEN,
+    "help_article": OPEN,
+    "theme_choice": OPEN,
+    "demo_mailbox": OPEN,
+    "manifest": OPEN,
+    "service_worker": OPEN,
+    "offline": OPEN,
+    "theme_css": OPEN,
+}
+WHOLE: Final = ("allauth.account.urls", "allauth.mfa.urls", "allauth.headless.urls")
+"""Taken in whole: signing in and a person's own ways to do it; they know of no account."""
+CALLS: Final[dict[tuple[str, str], Act]] = {
+    ("GET", "/me"): Act.LOOK,
+    ("GET", "/accounts"): Act.OWN,
+    ("PUT", "/me/sharing"): Act.OWN,
+    ("POST", "/me/leave"): Act.OWN,
+    ("POST", "/devices/codes"): Act.DEVICES_CHANGE,
+    ("GET", "/devices/codes/{id}"): Act.DEVICES_LOOK,
+    ("GET", "/devices"): Act.DEVICES_LOOK,
+    ("GET", "/devices/{id}"): Act.DEVICES_LOOK,
+    ("PATCH", "/devices/{id}"): Act.DEVICES_CHANGE,
+    ("DELETE", "/devices/{id}"): Act.DEVICES_CHANGE,
+    ("GET", "/scans"): Act.REPORTS_LOOK,
+    ("GET", "/scans/{id}"): Act.REPORTS_LOOK,
+    ("GET", "/threats"): Act.REPORTS_LOOK,
+    ("GET", "/threats/{id}"): Act.REPORTS_LOOK,
+    ("GET", "/members"): Act.MEMBERS_LOOK,
+    ("PATCH", "/members/{id}"): Act.MEMBERS_CHANGE,
+    ("DELETE", "/members/{id}"): Act.MEMBERS_CHANGE,
+    ("GET", "/invitations"): Act.MEMBERS_CHANGE,
+    ("POST", "/invitations"): Act.MEMBERS_CHANGE,
+    ("POST", "/invitations/{id}/resend"): Act.MEMBERS_CHANGE,
+    ("DELETE", "/invitations/{id}"): Act.MEMBERS_CHANGE,
+    ("POST", "/invitations/accept"): Act.OWN,
+    ("POST", "/invitations/decline"): Act.OWN,
+    ("GET", "/ownership-offer"): Act.OWN,
+    ("POST", "/ownership-offer"): Act.MEMBERS_CHANGE,
+    ("POST", "/ownership-offer/accept"): Act.OWN,
+    ("DELETE", "/ownership-offer"): Act.OWN,
+}
