@@ -341,6 +341,21 @@ EMAIL_URL = environment.text(
     "file: writes each mail into the data folder's mail/; "
     "smtp://user:password@host:587?starttls or smtps:// sends it.",
 )
+# Off by default: NIST SP 800-63B-4, 3.2.9 calls codes by text message restricted.
+SMS_URL = environment.text(
+    "DOORWARD_SMS_URL",
+    "",
+    "Who texts codes: file: writes them into the data folder's sms/; https://... is posted "
+    "each message. Empty: no codes by text message.",
+)
+SMS_SECRET = environment.text(
+    "DOORWARD_SMS_SECRET", "", "Signs what is posted to DOORWARD_SMS_URL (X-Signature)."
+)
+if SMS_URL not in {"", "file:"}:
+    if not SMS_URL.startswith("https://"):
+        raise SettingRefused("DOORWARD_SMS_URL must be empty, file: or an https:// address.")
+    if len(SMS_SECRET) < 16:
+        raise SettingRefused("DOORWARD_SMS_SECRET must have at least 16 characters.")
 DEFAULT_FROM_EMAIL = environment.text(
     "DOORWARD_EMAIL_FROM", f"no-reply@{_site.hostname}", "The sender of every mail."
 )

@@ -19,8 +19,9 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from doorward.accounts import two_factor
+from doorward.accounts import lockout, two_factor
 from doorward.accounts.credentials import id_in_sql
+from doorward.accounts.factors import text_messages
 from doorward.accounts.letting_in import underway
 from doorward.accounts.models import SpentSignIn, User
 
@@ -142,6 +143,26 @@ class SecondStepAnswers:
         if asked is not None:
             return required or (asked.by_email and not asked.by_lasting_way)
         return required or two_factor.is_mailed_a_code(login.user)
+
+    def generate_phone_verification_code(self, *, user: User, phone: str) -> str:
+        """Return a new code to be texted."""
+        return text_messages.draw()
+
+    def send_verification_code_sms(self, user: User, phone: str, code: str, **_more: Any) -> None:
+        """Text a code to the person's number, which comes sealed; say so when that fails."""
+        owner = f"texted {user.pk}"
+        if not lockout.allow((lockout.CODE_HOUR, owner), (lockout.CODE_DAY, owner)):
+            messages.error(self.request, _("Many codes were texted already. Choose another way."))
+            return
+        try:
+            text_messages.send_code(phone, code)
+        except text_messages.NotSent:
+            messages.error(
+                self.request, _("The message could not be sent. Choose another way, or try again.")
+            )
+
+    def set_phone_verified(self, user: User, phone: str) -> None:
+        """Do nothing: the number was confirmed when it was given."""
 
     def get_reauthentication_methods(self, user: User) -> list[dict[str, Any]]:
         """Return the ways to prove oneself again, in our words."""

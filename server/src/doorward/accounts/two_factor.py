@@ -16,7 +16,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from doorward.accounts import sessions, two_factor_letters
-from doorward.accounts.factors import recovery_codes
+from doorward.accounts.factors import recovery_codes, text_messages
 from doorward.accounts.models import SecondStepChoice, User
 from doorward.audit import trail
 from doorward.notices import letter as post_office
@@ -31,6 +31,7 @@ class Way(StrEnum):
     PASSKEY = "webauthn"
     RECOVERY = "recovery_codes"
     EMAIL = "email"
+    TEXT = "sms"
     APPROVAL = "approval"
 
 
@@ -60,6 +61,7 @@ class Standing:
     by_email: bool
     last_way: str
     can_be_approved: bool = False
+    number: str = ""
 
     @property
     def is_strong(self) -> bool:
@@ -76,6 +78,8 @@ class Standing:
                 (Way.APP, self.app is not None),
                 (Way.APPROVAL, self.can_be_approved),
                 (Way.EMAIL, self.by_email),
+                # Never alone: a number can be taken over.
+                (Way.TEXT, bool(self.number) and self.is_strong),
                 (Way.RECOVERY, self.has_recovery and self.recovery_left > 0),
             )
             if is_there
@@ -97,6 +101,7 @@ def standing(user: User) -> Standing:
         by_email=choice is not None and choice.by_email,
         last_way=choice.last_way if choice is not None else "",
         can_be_approved=lasting and sessions.has_one(user),
+        number=text_messages.masked_number_of(user) if lasting else "",
     )
 
 

@@ -142,14 +142,15 @@ def _stepped_up(
     user: User,
     method: str,
     reauthenticated: bool = False,
-    **_more: Any,
+    **more: Any,
 ) -> None:
     if reauthenticated:
         # Who held the id before is not the one who has just proved who they are.
         request.session.cycle_key()
     elif method == "code":
         origin = origin_of(request)
-        two_factor.record_success(user, Way.EMAIL, ip=origin.ip, agent=origin.agent)
+        way = Way.TEXT if more.get("phone") else Way.EMAIL
+        two_factor.record_success(user, way, ip=origin.ip, agent=origin.agent)
 
 
 def _moved(

@@ -21,6 +21,17 @@ def email_code(wanted: bool, *, ip: str, agent: str) -> Letter:
     return _told("account.second_step.email", subject, [line], ip, agent)
 
 
+def text_messages(there: bool, *, ip: str, agent: str) -> Letter:
+    """Tell that codes can be texted to a number, or no longer."""
+    if there:
+        subject = _("Codes can be texted to a number")
+        line = _("A mobile number was confirmed. Signing in can ask for a code texted to it.")
+    else:
+        subject = _("Codes are no longer texted")
+        line = _("Your mobile number was forgotten. It is no longer a way to sign in.")
+    return _told("account.second_step.sms", subject, [line], ip, agent)
+
+
 def recovery_code_used(left: int, *, ip: str, agent: str) -> Letter:
     """Tell that a recovery code was used, and how many are left."""
     more = (

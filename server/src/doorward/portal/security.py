@@ -21,6 +21,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from doorward.accounts import remembered, two_factor
 from doorward.accounts.adapter import origin_of
+from doorward.accounts.factors import text_messages
 from doorward.accounts.models import User
 from doorward.accounts.second_step_stages import BY_EMAIL, INSTEAD, SecondStepStage
 from doorward.accounts.two_factor import Way
@@ -39,6 +40,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         "standing": two_factor.standing(user),
         "remembered": remembered.of(user),
         "remembered_days": remembered.LASTS.days,
+        "texts_are_on": text_messages.is_on(),
     }
     return render(request, "portal/security/page.html", context)
 
@@ -111,6 +113,7 @@ class SecondStep(AuthenticateView):  # type: ignore[misc]  # allauth ships no ty
         return {
             **super().get_context_data(**more),
             "ways": [way.value for way in ways],
+            "number": standing.number,
             "email": _masked(self.stage.login.user.email),
         }
 
@@ -126,6 +129,7 @@ class MailedCode(ConfirmLoginCodeView):  # type: ignore[misc]  # allauth ships n
         return {
             **super().get_context_data(**more),
             "another_way": bool(self.stage.state.get(INSTEAD)),
+            "texted": bool(self.stage.state.get("phone")),
         }
 
 
@@ -146,6 +150,27 @@ def mail_me_a_code(request: HttpRequest) -> HttpResponse:
     mailed.state[INSTEAD] = True
     LoginCodeVerificationProcess.initiate(
         request=request, user=stage.login.user, email=stage.login.user.email, stage=mailed
+    )
+    return redirect("account_confirm_login_code")
+
+
+@never_cache
+@require_POST
+def text_me_a_code(request: HttpRequest) -> HttpResponse:
+    """Take the second step by a code texted to the person's number."""
+    stage = LoginStageController.enter(request, ASKED)
+    if stage is None or Way.TEXT not in two_factor.standing(stage.login.user).ways:
+        return redirect("/login/")
+    kept = text_messages.number_of(stage.login.user)
+    if kept is None:
+        return redirect("/login/")
+    controller = stage.controller
+    texted = controller.get_stage(BY_EMAIL)
+    controller.state[BY_EMAIL]["handled"] = False
+    controller.set_current(BY_EMAIL)
+    texted.state[INSTEAD] = True
+    LoginCodeVerificationProcess.initiate(
+        request=request, user=stage.login.user, phone=kept.sealed, stage=texted
     )
     return redirect("account_confirm_login_code")
 

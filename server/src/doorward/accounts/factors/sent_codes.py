@@ -34,7 +34,7 @@ _sign_in_code: Final = LoginCodeVerificationProcess.generate_code
 def draw_to_sign_in(process: Any) -> str:
     """Return a new code to sign in with; only what proves it stays in the session."""
     code: str = _sign_in_code(process)
-    process.state["code"] = _kept(process.state, f"second step {process.user.pk}", code)
+    process.state["code"] = keep(process.state, f"second step {process.user.pk}", code)
     return code
 
 
@@ -43,7 +43,7 @@ def draw_for_address(process: Any) -> None:
     code = get_adapter().generate_email_verification_code()
     process.text_to_send = code
     address = canonical_email(process.state["email"])
-    process.state["code"] = _kept(process.state, f"address {address}", code)
+    process.state["code"] = keep(process.state, f"address {address}", code)
 
 
 def text_for_address(process: Any) -> str:
@@ -89,7 +89,8 @@ def is_right(*, actual: str, expected: str) -> bool:
     return True
 
 
-def _kept(state: dict[str, Any], owner: str, code: str) -> str:
+def keep(state: dict[str, Any], owner: str, code: str) -> str:
+    """Return what is kept of a code: good in the flow of this state, by its owner."""
     # Once for the flow: a new code sent in it has the tries that are left of it.
     flow = state.setdefault(FLOW, secrets.token_hex(_FLOW_BYTES))
     return f"{flow}.{owner}.{_digest(flow, code)}"

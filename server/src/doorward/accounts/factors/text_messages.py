@@ -1,0 +1,169 @@
+"""Codes by text message: who carries them, and the number they go to.
+
+Off unless the operator names a provider (DOORWARD_SMS_URL). A number can be taken over and a text
+read on a locked screen, so NIST SP 800-63B-4, 3.2.9 calls this way restricted: it is offered only
+beside an app or a passkey, never alone, and its pages say so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Final, Protocol
+
+import httpx2
+import msgspec
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from uuid_utils.compat import uuid7
+
+from doorward.accounts import two_factor_letters
+from doorward.accounts.factors import sealed_text
+from doorward.accounts.models import PhoneNumber, User
+from doorward.audit import trail
+from doorward.notices import letter as post_office
+
+# E.164: a plus, the country, at most 15 digits.
+_NUMBER: Final = re.compile(r"\+[1-9][0-9]{6,14}")
+_WRITTEN: Final = str.maketrans("", "", " -./()\u00a0")
+DIGITS: Final = 6
+TIMEOUT_S: Final = 5.0
+
+
+class NotANumber(ValueError):
+    """This is no phone number with its country."""
+
+
+class NotSent(Exception):
+    """The provider did not take the message."""
+
+
+class Provider(Protocol):
+    """Carries a text message."""
+
+    def send(self, number: str, words: str) -> None:
+        """Hand the message over. Raises NotSent."""
+
+
+class FileProvider:
+    """Writes each message into a file of its own: for trials and tests."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def send(self, number: str, words: str) -> None:
+        """Write the message."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._folder / f"{uuid7()}.txt"
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(f"{number}\n{words}\n")
+
+
+class WebhookProvider:
+    """Posts ``{"to", "text"}`` to an address of the operator's, signed with a secret of theirs.
+
+    The header ``X-Signature`` is ``sha256=`` and the HMAC-SHA256 of the body in hex. Any answer of
+    2xx means taken; redirects are not followed.
+    """
+
+    def __init__(self, url: str, secret: str, *, client: httpx2.Client | None = None) -> None:
+        self._url = url
+        self._secret = secret.encode()
+        self._client = client
+
+    def send(self, number: str, words: str) -> None:
+        """Post the message. Raises NotSent."""
+        body = msgspec.json.encode({"to": number, "text": words})
+        proof = hmac.new(self._secret, body, hashlib.sha256).hexdigest()
+        headers = {"Content-Type": "application/json", "X-Signature": f"sha256={proof}"}
+        client = self._client or httpx2.Client(timeout=TIMEOUT_S, follow_redirects=False)
+        try:
+            answer = client.post(self._url, content=body, headers=headers)
+        except httpx2.HTTPError as error:
+            raise NotSent(type(error).__name__) from None
+        finally:
+            if self._client is None:
+                client.close()
+        if not 200 <= answer.status_code < 300:
+            raise NotSent(str(answer.status_code))
+
+
+def is_on() -> bool:
+    """Tell whether the operator has named a provider."""
+    return bool(settings.SMS_URL)
+
+
+def provider() -> Provider:
+    """Return the provider the operator has named. Raises NotSent when there is none."""
+    if settings.SMS_URL == "file:":
+        return FileProvider(settings.DATA / "sms")
+    if settings.SMS_URL:
+        return WebhookProvider(settings.SMS_URL, settings.SMS_SECRET)
+    raise NotSent("off")
+
+
+def canonical(written: str) -> str:
+    """Return the one spelling of a number: ``+4915112345678``. Raises NotANumber."""
+    number = written.strip().translate(_WRITTEN)
+    if not _NUMBER.fullmatch(number):
+        raise NotANumber
+    return number
+
+
+def masked(number: str) -> str:
+    """Return enough of a number for its owner to know which one is meant."""
+    return f"{number[:3]} ••• {number[-2:]}"
+
+
+def draw() -> str:
+    """Return a new code."""
+    return f"{secrets.randbelow(10**DIGITS):0{DIGITS}}"
+
+
+def send_code(sealed: str, code: str) -> None:
+    """Text the code to the sealed number. Raises NotSent."""
+    words = _("%(code)s is your code for %(name)s. It works for 10 minutes. Give it to nobody.")
+    told = words % {"code": code, "name": settings.PRODUCT_NAME}
+    provider().send(sealed_text.unseal(sealed), told)
+
+
+def number_of(user: User) -> PhoneNumber | None:
+    """Return the person's confirmed number, if this way is on and they have one."""
+    return PhoneNumber.objects.filter(user=user).first() if is_on() else None
+
+
+def masked_number_of(user: User) -> str:
+    """Return the person's number as it may be shown, or ""."""
+    kept = number_of(user)
+    return masked(sealed_text.unseal(kept.sealed)) if kept is not None else ""
+
+
+@transaction.atomic
+def keep(user: User, sealed: str, *, ip: str = "", agent: str = "") -> None:
+    """Keep a number that was just confirmed. The caller ends what was open."""
+    PhoneNumber.objects.update_or_create(
+        user=user, defaults={"sealed": sealed, "confirmed_at": timezone.now()}
+    )
+    _told(user, True, ip=ip, agent=agent)
+
+
+@transaction.atomic
+def forget(user: User, *, ip: str = "", agent: str = "") -> bool:
+    """Forget the person's number; tells whether there was one. The caller ends what was open."""
+    gone = bool(PhoneNumber.objects.filter(user=user).delete()[0])
+    if gone:
+        _told(user, False, ip=ip, agent=agent)
+    return gone
+
+
+def _told(user: User, there: bool, *, ip: str, agent: str) -> None:
+    tag = "account.second_step.added" if there else "account.second_step.removed"
+    trail.record(tag, actor=user, ip=ip, agent=agent, way="sms")
+    post_office.post(two_factor_letters.text_messages(there, ip=ip, agent=agent), to=user.email)
