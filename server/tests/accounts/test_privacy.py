@@ -93,6 +93,7 @@ def turn(at: datetime | None = None) -> None:
 def sentenced(user: User) -> None:
     """Ask for the deletion of this person and let the days of grace pass."""
     leaving.ask(user, keep_session=None, origin=HERE)
+    outbox.send_due(timezone.now())
     turn(timezone.now() + leaving.GRACE)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
@@ -22,8 +23,8 @@ SHORTEST_NAME: Final = 3
 def forget(*, addresses: Collection[str], account: UUID | None, names: Collection[str]) -> int:
     """Delete every mail to these addresses or of this account; returns how many.
 
-    Where mail lies in a folder, every file that names one of the addresses goes too. Of other
-    people's mails, a subject that holds an address or name is emptied.
+    Where mail lies in a folder, every file goes that holds an address or name. Of other people's
+    mails, a subject that holds one is emptied.
     """
     to = Q()
     for address in addresses:
@@ -32,9 +33,9 @@ def forget(*, addresses: Collection[str], account: UUID | None, names: Collectio
         to |= Q(account_id=account)
     doomed = Mail.objects.filter(to)
     delete_files([str(mail) for mail in doomed.values_list("id", flat=True)])
-    _delete_files_about(addresses)
     gone, _kinds = doomed.delete()
     words = [*addresses, *(name for name in names if len(name) >= SHORTEST_NAME)]
+    _delete_files_about(words)
     for word in words:
         Mail.objects.filter(subject__icontains=word).update(subject="")
     return gone
@@ -54,10 +55,14 @@ def delete_files(mails: Iterable[str]) -> int:
     return gone
 
 
-def _delete_files_about(addresses: Collection[str]) -> None:
+def _delete_files_about(words: Collection[str]) -> None:
     folder = _folder()
-    for path in folder.glob("*.eml") if folder is not None else ():
-        if any(address.casefold() in _all_of(path) for address in addresses):
+    if folder is None or not words:
+        return
+    any_of = "|".join(re.escape(word.casefold()) for word in words)
+    named = re.compile(rf"(?<!\w)(?:{any_of})(?!\w)")
+    for path in folder.glob("*.eml"):
+        if named.search(_all_of(path)):
             path.unlink(missing_ok=True)
 
 
