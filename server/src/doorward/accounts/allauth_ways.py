@@ -139,6 +139,7 @@ def _wrap(authenticator: Any) -> Any:
 def install() -> None:
     """Put our factors, remembered browsers and list of sessions where allauth has its own."""
     from allauth.account.internal.flows import login as login_flows
+    from allauth.account.stages import LoginStageController
     from allauth.mfa.base import forms as base_forms
     from allauth.mfa.internal.flows import trust
     from allauth.mfa.models import Authenticator
@@ -173,6 +174,11 @@ def install() -> None:
         (UserSession, "is_current", sessions.is_current),
         (UserSession, "exists", sessions.is_there),
         (UserSession, "end", sessions.end_listed),
+        (
+            LoginStageController,
+            "get_stages",
+            letting_in.get_stages(LoginStageController.get_stages),
+        ),
         (login_flows, "is_login_rate_limited", letting_in.is_never_limited),
         (login_flows, "resume_login", letting_in.in_one_commit(login_flows.resume_login)),
         *sent_codes.install(),

@@ -35,8 +35,10 @@ class LinkRefused(Exception):
 
 def find(cookie: str, login: str) -> KnownBrowser | None:
     """Return the browser this cookie proves, if the account of ``login`` knows it."""
-    # Also without a cookie: an answer's time must not tell who has one.
     digests = [_digest(proof) for proof in _proofs(cookie)]
+    if not digests:
+        # Whoever shows no proof knows that themselves: the time saved tells them nothing.
+        return None
     digests += [""] * (MOST_IN_A_COOKIE - len(digests))
     found = KnownBrowser.objects.raw(
         "SELECT b.* FROM accounts_knownbrowser b JOIN accounts_user u ON u.id = b.user_id"

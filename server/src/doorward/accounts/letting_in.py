@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from allauth.account.models import Login
+    from allauth.account.stages import LoginStage, LoginStageController
     from django.http import HttpRequest, HttpResponse  # noqa: TID251 - signatures are allauth's
 
     from doorward.accounts.models import KnownBrowser, User
 
 _KEPT_AT: Final = "signing_in_underway"
+_STAGES_AT: Final = "stages_made"
 
 
 @dataclass
@@ -81,6 +83,24 @@ def is_never_limited(_request: HttpRequest, _login: Login) -> bool:
     ("confirm_email").
     """
     return False
+
+
+def get_stages(
+    theirs: Callable[[LoginStageController], list[LoginStage]],
+) -> Callable[[LoginStageController], list[LoginStage]]:
+    """Return allauth's list of a sign-in's stages, made once for each walk through them.
+
+    It is asked for five times in a sign-in. What the stages remember is kept in the sign-in itself.
+    """
+
+    def once(controller: LoginStageController) -> list[LoginStage]:
+        made: list[LoginStage] | None = getattr(controller, _STAGES_AT, None)
+        if made is None:
+            made = theirs(controller)
+            setattr(controller, _STAGES_AT, made)
+        return made
+
+    return once
 
 
 def in_one_commit(

@@ -14,7 +14,7 @@ from allauth.core.internal.httpkit import headed_redirect_response
 from allauth.mfa.stages import AuthenticateStage
 from allauth.mfa.webauthn.internal.flows import did_use_passwordless_login
 from django.contrib import messages
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -90,17 +90,15 @@ class UnchangedStage(LoginStage):  # type: ignore[misc]  # allauth ships no type
 
     def _is_as_it_was(self, user: User, began: dict[str, str]) -> bool:
         # By hand: part of every sign-in (docs/performance.md).
-        today = next(
-            iter(
-                User.objects.raw(
-                    "SELECT id, password, epoch FROM accounts_user WHERE id = %s AND is_active",
-                    [id_in_sql(user.pk)],
-                )
-            ),
-            None,
-        )
-        if today is None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT password, epoch FROM accounts_user WHERE id = %s AND is_active",
+                [id_in_sql(user.pk)],
+            )
+            found = cursor.fetchone()
+        if found is None:
             return False
+        today = User(password=found[0], epoch=found[1])
         return hmac.compare_digest(today.get_session_auth_hash(), began.get("as_of", ""))
 
     def _is_first(self, began: dict[str, str]) -> bool:

@@ -9,22 +9,18 @@ of the database opens no session.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
+import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY as USER_KEY
-from django.contrib.sessions.backends.base import (
-    VALID_KEY_CHARS,
-    CreateError,
-    SessionBase,
-    UpdateError,
-)
+from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
-from django.utils.crypto import get_random_string
 
 IDLE: Final = timedelta(days=14)
 ABSOLUTE: Final = timedelta(days=30)
@@ -40,7 +36,7 @@ def kept_as(session_id: str) -> str:
     """Return what the tables of sessions hold in place of this id: 40 characters, not invertible.
 
     160 bits of BLAKE2b, keyed by the field key: without the key folder nobody can even check a
-    guess. Ids are drawn from 165 random bits, so that nothing slower is needed.
+    guess. Ids are 160 random bits, so that nothing slower is needed.
     """
     return hashlib.blake2b(
         session_id.encode("utf-8", "surrogatepass"),
@@ -70,8 +66,9 @@ class SessionStore(SessionBase):
         return key is not None and _ID.fullmatch(key) is not None
 
     def _get_new_session_key(self) -> str:
-        # Not asked whether it is taken: of 165 random bits none is, and the insert would refuse it.
-        return get_random_string(32, VALID_KEY_CHARS)
+        # Not asked whether it is taken: of 160 random bits none is, and the insert would refuse it.
+        # 20 random bytes in base32: 32 characters.
+        return base64.b32encode(secrets.token_bytes(20)).decode().lower()
 
     def load(self) -> dict[str, Any]:
         """Return what the session holds; one in use is noted so at most every five minutes."""
