@@ -1,6 +1,6 @@
 """Who belongs to which account, as what; and how that changes.
 
-A person may belong to several accounts and looks at one at a time (ADR 9). Every change is made
+A person may belong to several accounts and looks at one at a time (ADR 11). Every change is made
 under a lock on the account and looks again at what the actor may do: a role taken away counts from
 the next request on, also when that request is already under way.
 """
