@@ -40,9 +40,12 @@ BETWEEN = {
 # What a mailed link opens; nobody was mailed this one.
 ENDED = {"login_link_redeem", "email_undo", "invitation_link", "invitation_answer"}
 ENDED |= {"recovery_open", "recovery_stop"}
+# Without the mailed secret there is nothing to see.
+SECRET = {"receipt", "receipt_file"}
 PAGES = ["/", "/devices/", "/devices/add/", "/protection/", "/reports/", "/reports/threats/"]
 PAGES += [
     "/subscription/",
+    "/account/privacy/",
     "/account/",
     "/account/sessions/",
     "/account/security/",
@@ -118,6 +121,8 @@ def test_row44_every_page_asks_a_stranger_to_sign_in() -> None:
         answer = stranger.get(address)
         if address.startswith("/demo/"):
             assert answer.status_code == 404, "the mailbox page exists in the demo only"
+        elif name in SECRET:
+            assert answer.status_code == 404, address
         elif name in ENDED:
             assert answer.status_code == 410, "a link that nobody was mailed has ended"
         elif name in HALF_WAY:
