@@ -104,7 +104,7 @@ def test_an_app_recovery_codes_and_a_passkey(
     alice.look_around("app")
     take_picture(alice, tmp_path, "app")
     seed = page.locator("#seed").text_content() or ""
-    page.get_by_label("Authenticator code").fill(app_shows(seed, -1))
+    page.get_by_label("Code from the app").fill(app_shows(seed, -1))
     page.get_by_role("button", name="Turn it on").click()
 
     # Recovery codes, to keep.

@@ -279,6 +279,7 @@ ACCOUNT_MAX_EMAIL_ADDRESSES = 2
 ACCOUNT_FORMS = {
     "add_email": "doorward.accounts.forms.NewAddressForm",
     "login": "doorward.accounts.forms.LoginForm",
+    "signup": "doorward.accounts.forms.SignupForm",
     "change_password": "doorward.accounts.forms.ChangePasswordForm",
 }
 ACCOUNT_SIGNUP_FORM_CLASS = "doorward.accounts.signup_form.SignupExtras"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import allauth.account.forms as allauth_forms
 import allauth.headless.account.inputs as allauth_inputs
+import allauth.mfa.totp.forms as totp_forms
 from allauth.account.adapter import get_adapter
 from allauth.account.decorators import reauthentication_required
 from allauth.headless.account.views import ChangePasswordView
@@ -95,8 +96,33 @@ class ChangePasswordInput(allauth_inputs.ChangePasswordInput):  # type: ignore[m
         return password
 
 
+class SignupForm(allauth_forms.SignupForm):  # type: ignore[misc]  # allauth ships no types
+    """Signing up, in our words."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["email"].label = _("Email address")
+
+
+# Where allauth's labels say what a programmer calls the thing.
+_LABELS: Final = (
+    (allauth_forms.ResetPasswordForm, "email", _("Email address")),
+    (allauth_forms.ChangePasswordForm, "oldpassword", _("Your password now")),
+    (allauth_forms.ChangePasswordForm, "password1", _("New password")),
+    (allauth_forms.ChangePasswordForm, "password2", _("New password once more")),
+    (allauth_forms.SetPasswordForm, "password1", _("New password")),
+    (allauth_forms.SetPasswordForm, "password2", _("New password once more")),
+    (allauth_forms.ResetPasswordKeyForm, "password1", _("New password")),
+    (allauth_forms.ResetPasswordKeyForm, "password2", _("New password once more")),
+    (allauth_forms.BaseConfirmCodeForm, "code", _("Code")),
+    (totp_forms.ActivateTOTPForm, "code", _("Code from the app")),
+)
+
+
 def install() -> None:
-    """Have apps' requests checked as the pages' are; allauth has settings only for pages."""
+    """Have apps' requests checked as the pages' are, and labels say what people say."""
+    for form, name, words in _LABELS:
+        form.base_fields[name].label = words
     from doorward.accounts import signup_passkey
 
     signup_passkey.install()
