@@ -93,6 +93,80 @@ def test_what_was_put_away_is_told_and_needs_nobody(alices_browser: Client, lapt
     assert "Everything is protected" in page
 
 
+def test_many_threats_of_one_scan_are_one_line_and_leave_room_for_the_rest(
+    alices_browser: Client, laptop: Device
+) -> None:
+    threat_of(laptop, path="/home/alice/older.com", time=timezone.now() - timedelta(hours=2))
+    scan = scan_of(laptop, detections=120)
+    for _ in range(117):
+        threat_of(laptop, scan_uid=scan.uid)
+    for _ in range(3):
+        threat_of(laptop, scan_uid=scan.uid, disposition=Disposition.DETECTED)
+    page = text_of(alices_browser)
+    assert page.count(">120 threats<") == 1
+    assert "117 dealt with, 3 still there" in page
+    assert "We put older.com away." in page
+    assert "We put invoice.com away." not in page
+
+
+def test_many_threats_that_are_still_there_are_one_need_for_each_device(
+    alices_browser: Client, account: Account, laptop: Device
+) -> None:
+    other = device_of(account, hostname="desk")
+    for _ in range(40):
+        threat_of(laptop, disposition=Disposition.DETECTED)
+    threat_of(other, disposition=Disposition.DETECTED)
+    page = text_of(alices_browser)
+    assert "2 things need you" in page
+    assert f"40 threats on {laptop.label} are still there" in page
+    assert f"/reports/threats/?device={laptop.pk}&amp;action=open" in page
+
+
+def test_what_was_done_about_many_at_once_is_one_line(
+    alices_browser: Client, laptop: Device
+) -> None:
+    events = [finding() for _ in range(20)]
+    intake.store(laptop.pk, events)
+    done = [remediation(it.finding_info.uid, Disposition.RESTORED) for it in events]
+    intake.store(laptop.pk, done)
+    page = text_of(alices_browser)
+    assert ">20 files<" in page
+    assert "Put back" in page
+
+
+@pytest.mark.parametrize(
+    ("system", "command"), [("linux", "./doorward"), ("windows", "py doorward")]
+)
+def test_a_device_that_has_just_joined_is_started_by_the_command_that_is_shown(
+    alices_browser: Client, account: Account, system: str, command: str
+) -> None:
+    device = device_of(account, enrolled_at=timezone.now())
+    Device.objects.update(os_name=system)
+    Presence.objects.update(last_seen=None)
+    page = text_of(alices_browser)
+    assert f"Start the protection of {device.label}" in page
+    assert f'<code id="start">{command} agent run</code>' in page
+    assert f"{command} agent run" in text_of(alices_browser, f"/devices/{device.pk}/")
+    Presence.objects.update(last_seen=timezone.now())
+    assert "agent run" not in text_of(alices_browser)
+
+
+def test_the_home_page_tells_of_numbers_within_its_queries(
+    alices_browser: Client, account: Account, django_assert_max_num_queries: Any
+) -> None:
+    for _ in range(3):
+        device = device_of(account)
+        scan = scan_of(device)
+        events = [finding(scan_uid=scan.uid) for _ in range(9)]
+        intake.store(device.pk, events)
+        intake.store(
+            device.pk, [remediation(it.finding_info.uid, Disposition.RESTORED) for it in events[:4]]
+        )
+    alices_browser.get("/")
+    with django_assert_max_num_queries(MOST_QUERIES):
+        text_of(alices_browser)
+
+
 @pytest.mark.parametrize("devices", [1, 20, 30])
 def test_the_home_page_takes_at_most_twelve_queries(
     alices_browser: Client, account: Account, devices: int, django_assert_max_num_queries: Any

@@ -239,7 +239,10 @@ LISTS: dict[str, tuple[str, Callable[[Device], Any]]] = {
         "scans_of_device",
         lambda it: queries.scans(it.account, ScanFilter(device=it.id)),
     ),
-    "open threats": ("detections_open", lambda it: queries.open_threats(it.account)),
+    "open threats": (
+        "detections_open",
+        lambda it: queries.threats(it.account, ThreatFilter(is_open=True)),
+    ),
     "an older page": (
         "detections_of_account",
         lambda it: queries.threats(

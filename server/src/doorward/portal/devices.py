@@ -88,6 +88,7 @@ def show(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
             "state": state.of(device, now),
             "shared": visit.sight.of(device),
             "whose": _whose(visit, device),
+            "start": start_command(device),
             "rules": _rules(),
             "threats": reports.threats(visit.sight, threats, limit=RECENT_SHOWN).rows,
             "scans": reports.scans(visit.sight, scans, limit=RECENT_SHOWN).rows,
@@ -141,6 +142,16 @@ def commands(code: str) -> list[Way]:
         Way("macos", "macOS", f"{here} {enroll}", f"{here} run"),
         Way("windows", "Windows", f"{windows} {enroll}", f"{windows} run"),
     ]
+
+
+def start_command(device: Device) -> str:
+    """Return what starts the agent of a device that has joined, as its system's users type it."""
+    return f"{launcher_of(device)} agent run"
+
+
+def launcher_of(device: Device) -> str:
+    """Return how this program is started on the device's system."""
+    return "py doorward" if device.os_name == "windows" else "./doorward"
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

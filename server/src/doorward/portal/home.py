@@ -19,9 +19,11 @@ from doorward.devices import queries, state
 from doorward.devices.models import Device
 from doorward.devices.state import Standing
 from doorward.portal import live, telling, texts, visits
+from doorward.portal.devices import start_command
 from doorward.portal.visits import Visit
 from doorward.reports import queries as reports
 from doorward.reports.models import Detection
+from doorward.reports.queries import Group
 
 DEVICES_SHOWN: Final = 20
 NEEDS_SHOWN: Final = 5
@@ -38,6 +40,8 @@ class Need:
     link: str
     step: str
     since: datetime | None = None
+    command: str = ""
+    """What to type on the device, where that is the way."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +65,15 @@ def home(request: HttpRequest, visit: Visit) -> HttpResponse:
         shown = queries.page(account, size=DEVICES_SHOWN)
     else:
         shown = queries.in_need_first(account, now, most=DEVICES_SHOWN)
-    waiting = [device for device in shown if state.of(device, now).needs_somebody]
+    waiting = [
+        device
+        for device in shown
+        if (how := state.of(device, now)).needs_somebody or how.standing is Standing.WAITING
+    ]
     covered = entitlement.of(account)
 
     def context() -> dict[str, object]:
-        threats = reports.open_threats(visit.sight, limit=NEEDS_SHOWN)
-        needs = _needs(waiting, list(threats), covered, now)
+        needs = [*_threat_needs(visit), *_needs(waiting, covered, now)]
         return {
             "visit": visit,
             "house": _house(standings, needs),
@@ -93,25 +100,52 @@ def home(request: HttpRequest, visit: Visit) -> HttpResponse:
     )
 
 
-def _needs(
-    waiting: list[Device], threats: list[Detection], covered: Entitlement, now: datetime
-) -> list[Need]:
-    needs = [
-        Need(
-            tone="danger",
-            headline=telling.threat_headline(threat),
-            words=_("On %(device)s. %(meaning)s")
-            % {
-                "device": texts.shortened(texts.visible(threat.device.label), 60),
-                "meaning": telling.threat_meaning(threat),
-            },
-            link=f"/reports/threats/{threat.uid}/",
-            step=_("See the threat"),
-            since=threat.time,
-        )
-        for threat in threats
+def _threat_needs(visit: Visit) -> list[Need]:
+    """Return the threats that are still there, each device's as one."""
+    return [
+        _one_threat(group.newest) if group.count == 1 else _many_threats(group)
+        for group in reports.open_by_device(visit.sight, limit=NEEDS_SHOWN)
     ]
-    needs += [device_need(device, now) for device in waiting]
+
+
+def _one_threat(threat: Detection) -> Need:
+    return Need(
+        tone="danger",
+        headline=telling.threat_headline(threat),
+        words=_("On %(device)s. %(meaning)s")
+        % {
+            "device": texts.shortened(texts.visible(threat.device.label), 60),
+            "meaning": telling.threat_meaning(threat),
+        },
+        link=f"/reports/threats/{threat.uid}/",
+        step=_("See the threat"),
+        since=threat.time,
+    )
+
+
+def _many_threats(group: Group[Detection]) -> Need:
+    return Need(
+        tone="danger",
+        headline=ngettext(
+            "%(count)s threat on %(device)s is still there",
+            "%(count)s threats on %(device)s are still there",
+            group.count,
+        )
+        % {
+            "count": telling.number(group.count) + ("+" if group.more else ""),
+            "device": texts.shortened(texts.visible(group.newest.device.label), 60),
+        },
+        words=_(
+            "Don’t open these files; delete them on the device, or scan again with more rights."
+        ),
+        link=f"/reports/threats/?device={group.newest.device_id}&action=open",
+        step=_("See the threats"),
+        since=group.newest.time,
+    )
+
+
+def _needs(waiting: list[Device], covered: Entitlement, now: datetime) -> list[Need]:
+    needs = [device_need(device, now) for device in waiting]
     if not covered.covers:
         needs.append(
             Need(
@@ -138,6 +172,10 @@ def device_need(device: Device, now: datetime) -> Need:
             _("%(name)s is not protected") % name,
             _("Its protection is switched off or can’t start."),
         ),
+        Standing.WAITING: (
+            _("Start the protection of %(name)s") % name,
+            _("It has joined, and waits for this command, in the folder of this program:"),
+        ),
         Standing.COPIED: (
             _("%(name)s exists twice") % name,
             _("Two computers use its identity: a disk was copied. One of them must join anew."),
@@ -156,6 +194,7 @@ def device_need(device: Device, now: datetime) -> Need:
         link=f"/devices/{device.pk}/",
         step=_("Open the device"),
         since=how.last_seen,
+        command=start_command(device) if how.standing is Standing.WAITING else "",
     )
 
 

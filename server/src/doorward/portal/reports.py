@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from django.conf import settings
 from django.core.exceptions import BadRequest
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.utils import timezone
@@ -19,6 +20,7 @@ from doorward.accounts.models import Account
 from doorward.accounts.permissions import Act
 from doorward.devices import queries as devices
 from doorward.portal import live, telling, texts, visits
+from doorward.portal.devices import launcher_of
 from doorward.portal.visits import Visit
 from doorward.reports import queries
 from doorward.reports.models import Detection, Disposition, Scan, ScanState
@@ -177,6 +179,9 @@ def threat(request: HttpRequest, visit: Visit, uid: UUID) -> HttpResponse:
             "scan": detail.scan,
             "headline": telling.threat_headline(detail.threat),
             "meaning": telling.threat_meaning(detail.threat),
+            "launcher": launcher_of(detail.threat.device),
+            # Its agent is no person's: it lives in the demo's own folder (starters/demo.py).
+            "demo_state": settings.DATA.parent / "laptop" / "state" if settings.DEMO else "",
             "can_restore": detail.threat.disposition in telling.PUT_AWAY,
         }
 

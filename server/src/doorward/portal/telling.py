@@ -224,6 +224,8 @@ def of_remediation(remediation: Remediation) -> Story:
 
 def of_happening(happening: queries.Happening) -> Story:
     """Return whatever happened as a line of a list."""
+    if happening.count > 1:
+        return _of_many(happening)
     if happening.threat is not None:
         return of_threat(happening.threat)
     if happening.remediation is not None:
@@ -231,6 +233,33 @@ def of_happening(happening: queries.Happening) -> Story:
     if happening.scan is None:
         raise ValueError("something happened, but nothing is told")
     return of_scan(happening.scan)
+
+
+def _of_many(happening: queries.Happening) -> Story:
+    """Return many threats of one scan, or many of the same acts, as one line of a list."""
+    count = number(happening.count) + ("+" if happening.more else "")
+    words = {"count": count}
+    if happening.remediation is not None:
+        tone, word = action(happening.remediation.disposition)
+        headline = ngettext("%(count)s file", "%(count)s files", happening.count) % words
+        return Story("away", tone, headline, str(word), _threats_of(happening.device))
+    dealt_with = happening.count - happening.still_there
+    parts = []
+    if dealt_with:
+        parts.append(_("%(count)s dealt with") % {"count": number(dealt_with)})
+    if happening.still_there:
+        parts.append(_("%(count)s still there") % {"count": number(happening.still_there)})
+    return Story(
+        icon="danger" if happening.still_there else "away",
+        tone="danger" if happening.still_there else "safe",
+        headline=ngettext("%(count)s threat", "%(count)s threats", happening.count) % words,
+        more=", ".join(parts),
+        link=_threats_of(happening.device),
+    )
+
+
+def _threats_of(device: Device) -> str:
+    return f"/reports/threats/?device={device.pk}"
 
 
 _BROWSERS: Final = (

@@ -16,7 +16,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
-from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, F, Func, OuterRef, Q, QuerySet, Subquery, Window
+from django.db.models.functions import Coalesce, RowNumber, TruncHour
 from django.utils import timezone
 
 from doorward.accounts.models import Account, Shares
@@ -30,6 +31,8 @@ MAX_LIMIT: Final = 200
 """The most rows of one page of a list."""
 COUNT_LIMIT: Final = 1000
 """Counting stops here: "1,000+" says enough, and costs the same for every account."""
+LATELY_COUNTED: Final = 200
+"""So many of the newest rows are looked at to tell happenings that come in numbers as one."""
 RECENT: Final = timedelta(days=7)
 UNFINISHED_AFTER: Final = timedelta(hours=24)
 """A scan without an end for so long was cut short: the device was switched off, say."""
@@ -117,13 +120,21 @@ class Summary:
 
 @dataclass(frozen=True)
 class Happening:
-    """Something that happened lately: one of `scan`, `threat` and `remediation` is there."""
+    """Something that happened lately: one of `scan`, `threat` and `remediation` is there.
+
+    It may stand for `count` of its kind: the threats of one scan, or what was done about several
+    at about the same time; `more` when that is only as far as was counted.
+    """
 
     time: datetime
     device: Device
     scan: Scan | None = None
     threat: Detection | None = None
     remediation: Remediation | None = None
+    count: int = 1
+    still_there: int = 0
+    """How many of `count` threats still need somebody."""
+    more: bool = False
 
 
 @dataclass(frozen=True)
@@ -379,25 +390,93 @@ def _count(rows: QuerySet[Row]) -> Bounded:
     return Bounded(min(counted, COUNT_LIMIT), counted > COUNT_LIMIT)
 
 
-def open_threats(seen: Seen, *, limit: int = DEFAULT_LIMIT) -> Sequence[Detection]:
-    """The newest threats that still need somebody."""
-    return threats(seen, ThreatFilter(is_open=True), limit=limit).rows
-
-
 def lately(seen: Seen, *, limit: int = 10) -> Sequence[Happening]:
-    """What happened last, newest first: scans, threats and what was done. Takes three queries."""
+    """What happened last, newest first: scans, threats and what was done.
 
-    done = _visible(
-        Remediation.objects.select_related("device").filter(account=sharing.account_of(seen)), seen
-    )
-    remediations = _veiled(list(done.order_by("-time", "-id")[:limit]), seen)
+    The threats of one scan are one happening, and so is what was done alike on one device within an
+    hour. Takes three queries.
+    """
     happened = [
         *(Happening(row.time, row.device, scan=row) for row in scans(seen, limit=limit).rows),
-        *(Happening(row.time, row.device, threat=row) for row in threats(seen, limit=limit).rows),
-        *(Happening(row.time, row.device, remediation=row) for row in remediations),
+        *_threats_lately(seen, limit),
+        *_remediations_lately(seen, limit),
     ]
     happened.sort(key=lambda it: it.time, reverse=True)
     return happened[:limit]
+
+
+def _threats_lately(seen: Seen, limit: int) -> list[Happening]:
+    rows = _of(Detection.objects.all(), seen, None)
+    # What was found outside of any scan stays alone: its own id is in its scan's place.
+    groups = _groups(rows, seen, F("device_id"), Coalesce("scan_uid", "uid"), limit=limit)
+    return [
+        Happening(
+            group.newest.time,
+            group.newest.device,
+            threat=group.newest,
+            count=group.count,
+            still_there=group.still_there,
+            more=group.more,
+        )
+        for group in groups
+    ]
+
+
+def _remediations_lately(seen: Seen, limit: int) -> list[Happening]:
+    rows = _visible(
+        Remediation.objects.select_related("device").filter(account=sharing.account_of(seen)), seen
+    )
+    groups = _groups(rows, seen, F("device_id"), F("disposition"), TruncHour("time"), limit=limit)
+    return [
+        Happening(
+            group.newest.time,
+            group.newest.device,
+            remediation=group.newest,
+            count=group.count,
+            more=group.more,
+        )
+        for group in groups
+    ]
+
+
+@dataclass(frozen=True)
+class Group(Generic[AnyRow]):
+    """Rows that are told as one; `more` when no more than LATELY_COUNTED were looked at."""
+
+    newest: AnyRow
+    count: int
+    still_there: int
+    more: bool
+
+
+def _groups(
+    rows: QuerySet[AnyRow], seen: Seen, *alike: F | Func, limit: int
+) -> list[Group[AnyRow]]:
+    """The newest rows, as many as are alike told as one, the newest group first. One query."""
+    counted = rows.order_by("-time", "-id").values("id")[:LATELY_COUNTED]
+    still = Count("id", filter=Q(is_open=True)) if rows.model is Detection else Count(None)
+    found = (
+        rows.filter(id__in=counted)
+        .annotate(
+            of_kind=Window(Count("id"), partition_by=alike),
+            still_there=Window(still, partition_by=alike),
+            place=Window(RowNumber(), order_by=("-time", "-id"), partition_by=alike),
+            looked_at=Window(Count("id")),
+        )
+        .filter(place=1)
+        .order_by("-time", "-id")[:limit]
+    )
+    return [
+        Group(row, told["of_kind"], told["still_there"], told["looked_at"] == LATELY_COUNTED)
+        for row in _veiled(list(found), seen)
+        for told in [vars(row)]
+    ]
+
+
+def open_by_device(seen: Seen, *, limit: int = DEFAULT_LIMIT) -> Sequence[Group[Detection]]:
+    """The threats that still need somebody, device by device, the newest first. One query."""
+    rows = _of(Detection.objects.filter(is_open=True), seen, None)
+    return _groups(rows, seen, F("device_id"), limit=limit)
 
 
 def of_devices(seen: Seen, devices: Sequence[UUID]) -> dict[UUID, DeviceReports]:
