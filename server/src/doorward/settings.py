@@ -325,6 +325,9 @@ CONTENT_SECURITY_POLICY = {
         "frame-ancestors": [NONE],
         "form-action": [SELF],
         "img-src": [SELF, "data:"],
+        # To portal/policy_reports.py, by the new way and by the one Firefox and Safari still use.
+        "report-to": "policy",
+        "report-uri": "/policy-reports/",
     }
 }
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from django.http import FileResponse, HttpRequest, HttpResponse
 from django.utils.http import content_disposition_header
 
+DOWNLOAD: Final = "default-src 'none'; sandbox"
 AnyResponse = TypeVar("AnyResponse", HttpResponse, FileResponse)
 
 
@@ -15,9 +16,22 @@ def as_download(response: AnyResponse, name: str) -> AnyResponse:
     """Have the browser store the answer under this name, and never open it as a page of ours."""
     response.headers["Content-Disposition"] = content_disposition_header(True, name) or "attachment"
     response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    response.headers["Content-Security-Policy"] = DOWNLOAD
     response.headers["Cache-Control"] = "no-store"
     return response
+
+
+# Parts of an address that open something: who was mailed it alone may know them (ASVS 14.2.1).
+SECRETS: Final = frozenset({"secret", "key", "proof"})
+# Not the cookies: who signs out still owns a browser that is known.
+FORGET: Final = '"cache", "storage"'
+REPORTS: Final = "/policy-reports/"
+
+
+def signed_out(sender: object, request: HttpRequest | None, **_more: object) -> None:
+    """Note that this request ended its session, for the answer's headers."""
+    if request is not None:
+        request.META["doorward.signed_out"] = True
 
 
 class SecurityHeaders:
@@ -33,6 +47,16 @@ class SecurityHeaders:
             "Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
         )
         response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+        response.headers.setdefault("X-Frame-Options", "DENY")
         if not request.path.startswith("/static/"):
             response.headers.setdefault("Cache-Control", "no-store")
+        response.headers.setdefault("Reporting-Endpoints", f'policy="{REPORTS}"')
+        if "attachment" in response.headers.get("Content-Disposition", ""):
+            # Whatever view it is of: a file is stored, and never opened as a page of ours.
+            response.headers["Content-Security-Policy"] = DOWNLOAD
+        if request.META.get("doorward.signed_out"):
+            response.headers["Clear-Site-Data"] = FORGET
+        match = request.resolver_match
+        if match is not None and not SECRETS.isdisjoint(match.kwargs):
+            response.headers["Referrer-Policy"] = "no-referrer"
         return response
