@@ -236,11 +236,48 @@ class Entitled(Struct, frozen=True, kw_only=True):
     until: Moment | None = None
 
 
+COMMAND_KINDS: Final = (
+    "scan.run",
+    "definitions.update",
+    "quarantine.restore",
+    "quarantine.delete",
+    "key.rotate",
+    "diagnostics.collect",
+)
+"""Everything a device can be asked to do. It declares the kinds it knows as capabilities, and is
+sent no other; none of them runs a program of the sender's choice."""
+REMOTE_OFF: Final = "remote.off"
+"""The capability of a device on which somebody has switched remote actions off."""
+MAX_DIAGNOSTICS: Final = 16_000
+"""The longest text that `diagnostics.collect` gives back, in characters."""
+
+
 class CommandArgs(Struct, frozen=True, kw_only=True):
-    """What a command is about; each kind uses its own fields."""
+    """What a command is about; each kind uses its own fields.
+
+    `scan.run` has `paths`, or a `scope`; the two about quarantine have `quarantine_id`.
+    """
 
     paths: Annotated[tuple[Path, ...], Meta(max_length=32)] = ()
+    scope: Literal["quick", "full"] | None = None
     quarantine_id: UUID | None = None
+
+
+def is_whole_path(path: str, *, windows: bool) -> bool:
+    """Whether this names one place on a device, from its root: nothing relative, no step upwards.
+
+    On Windows not one on the network either: looking there would show the computer's credentials.
+    """
+    if not path or not path.isprintable() or len(path) > MAX_PATH:
+        return False
+    if windows:
+        parts = path.replace("/", "\\").split("\\")
+        # A second colon would name a stream beside a file.
+        rooted = re.fullmatch("[A-Za-z]:", parts[0]) is not None and path.count(":") == 1
+    else:
+        parts = path.split("/")
+        rooted = not parts[0]
+    return rooted and len(parts) > 1 and not {".", ".."} & set(parts)
 
 
 class Command(Struct, frozen=True, kw_only=True):
@@ -262,6 +299,7 @@ class CheckInAnswer(Struct, frozen=True, kw_only=True):
     definitions_version: Version
     entitlement: Entitled
     commands: Annotated[tuple[Command, ...], Meta(max_length=100)] = ()
+    cancel: Annotated[tuple[UUID, ...], Meta(max_length=100)] = ()
     more: bool = False
 
 
@@ -280,14 +318,37 @@ class RawSettings(Struct, frozen=True, kw_only=True):
     effective: msgspec.Raw
 
 
-class CommandState(Struct, frozen=True, kw_only=True):
-    """`POST /commands/{command_uid}`: how far a command is. Terminal states are final."""
+class CommandProgress(Struct, frozen=True, kw_only=True):
+    """How much a scan has looked at until now: files, bytes read, threats found."""
 
-    status: Literal["accepted", "succeeded", "failed", "rejected", "interrupted", "expired"]
+    files: Count = 0
+    bytes: Count = 0
+    threats: Count = 0
+
+
+class CommandState(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`POST /commands/{command_uid}`: how far a command is. Terminal states are final.
+
+    `accepted` and `running` are the states that are not; `running` may be told again and again,
+    with `progress`.
+    """
+
+    status: Literal[
+        "accepted",
+        "running",
+        "succeeded",
+        "failed",
+        "rejected",
+        "interrupted",
+        "expired",
+        "canceled",
+    ]
     code: Word = ""
     detail: Text = ""
     started_at: Moment | None = None
     ended_at: Moment | None = None
+    progress: CommandProgress | None = None
+    report: Annotated[str, Meta(max_length=MAX_DIAGNOSTICS)] = ""
 
 
 # ------------------------------------------------------------------------------------- reports

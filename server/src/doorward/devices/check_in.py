@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
@@ -52,7 +54,9 @@ class DeviceState(msgspec.Struct, kw_only=True, eq=False):
     entitlement_read_at: float = 0.0
     settings_version: int = 0
     definitions_version: int = 0
-    commands: tuple[Command, ...] = ()
+    commanded_at: datetime | None = None
+    has_commands: bool = False
+    """Whether something may wait for the device in the database (devices/commands.py)."""
     answer_tail: bytes = b""
     answer_headers: tuple[tuple[bytes, bytes], ...] = ()
     waits_for_saving: bool = False
@@ -114,7 +118,22 @@ def _shared(facts: Facts) -> Facts:
     return _told.setdefault(facts, facts)
 
 
-def answer(state: DeviceState, server_time: int) -> CheckInAnswer:
+@dataclass(frozen=True)
+class Orders:
+    """What members want of a device, as it is told at a check-in (devices/commands.py)."""
+
+    commands: tuple[Command, ...] = ()
+    cancel: tuple[UUID, ...] = ()
+    more: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.commands or self.cancel)
+
+
+NO_ORDERS: Final = Orders()
+
+
+def answer(state: DeviceState, server_time: int, orders: Orders = NO_ORDERS) -> CheckInAnswer:
     """What the device is told; `server_time` in milliseconds since 1970."""
     return CheckInAnswer(
         server_time=server_time,
@@ -122,5 +141,7 @@ def answer(state: DeviceState, server_time: int) -> CheckInAnswer:
         settings_version=state.settings_version,
         definitions_version=state.definitions_version,
         entitlement=state.entitlement,
-        commands=state.commands,
+        commands=orders.commands,
+        cancel=orders.cancel,
+        more=orders.more,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -19,7 +20,7 @@ from doorward.accounts import permissions
 from doorward.accounts.models import Account, Membership, User
 from doorward.accounts.permissions import Act
 from doorward.audit import trail
-from doorward.devices import seats
+from doorward.devices import commands, seats
 from doorward.devices.models import Device, EnrollmentCode, EnrollmentThrottle, Presence
 from doorward_protocol.messages import EnrollRequest
 
@@ -34,6 +35,18 @@ SELECTOR_LENGTH: Final = 4
 SECRET_LENGTH: Final = 8
 """Eight characters of five bits: the 40 bits that a guesser has five tries at."""
 _AS_TYPED = str.maketrans({"O": "0", "I": "1", "L": "1", "-": None, " ": None})
+
+
+_at_joining: Final[list[Callable[[Device], object]]] = []
+
+
+def at_joining(act: Callable[[Device], object]) -> None:
+    """Have ``act`` run in the transaction in which a device joins.
+
+    So it is told its account's settings without this room knowing of them.
+    """
+    if act not in _at_joining:
+        _at_joining.append(act)
 
 
 class CodeRefused(Exception):
@@ -198,9 +211,12 @@ def _join_whole(
     if known is not None:
         # The tokens of its life before end, and every gateway reads it anew.
         device.epoch += 1
+        commands.lose(known, now)
     _give(device, code.member_id if code.member_id in roles else None, now)
     _store(device, request, now)
     EnrollmentCode.objects.filter(pk=code.pk).update(used_at=now, device=device)
+    for act in _at_joining:
+        act(device)
     trail.record(
         "device.enrolled",
         account=code.account,

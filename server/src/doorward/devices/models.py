@@ -65,6 +65,10 @@ class Device(models.Model):
     settings_version = models.PositiveIntegerField(default=0)
     settings_status = models.CharField(max_length=10, default="applied")
     settings_errors = models.JSONField(default=list, blank=True)
+    # With the status "failed": the version that it could not apply.
+    settings_failed_version = models.PositiveIntegerField(default=0)
+    # The newest settings there are for it (protection/policy.py); 0 is none beyond its own.
+    wanted_version = models.PositiveIntegerField(default=0)
     definitions_version = models.PositiveIntegerField(default=0)
     protection_state = models.CharField(
         max_length=10, choices=Protection.choices, default=Protection.UNKNOWN, blank=True

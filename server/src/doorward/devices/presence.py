@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from doorward.audit import trail
 from doorward.billing import entitlement
+from doorward.devices import commands
 from doorward.devices.check_in import DeviceState, remember
 from doorward.devices.models import Device, GoneDevice, Presence
 from doorward_protocol.messages import CheckIn, Entitled, Jwk
@@ -33,6 +34,8 @@ class Change:
     epoch: int
     revoked: bool
     cloned: bool
+    settings_version: int
+    commanded_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,9 @@ class Calls:
 
 
 def load(device_ids: Iterable[UUID]) -> dict[UUID, DeviceState]:
-    """The states of those devices that there are, removed ones too, by two queries.
+    """The states of those devices that there are, removed ones too, by three queries.
 
-    By a third where some are not there: one that was deleted with its account is a removed one.
+    By a fourth where some are not there: one that was deleted with its account is a removed one.
     """
     wanted = list(device_ids)
     rows = Presence.objects.filter(device_id__in=wanted).select_related("device")
@@ -65,13 +68,17 @@ def load(device_ids: Iterable[UUID]) -> dict[UUID, DeviceState]:
             epoch=row.device.epoch,
             revoked=row.device.revoked_at is not None,
             cloned=row.device.cloned_at is not None,
+            commanded_at=row.device.commanded_at,
             boot_id=row.boot_id,
             former_boot_id=row.former_boot_id,
             seq=row.seq,
+            settings_version=row.device.wanted_version,
         )
         said = _said(row)
         if said is not None:
             remember(state, said)
+    for device_id in commands.waiting_for(states):
+        states[device_id].has_commands = True
     missing = [device_id for device_id in wanted if device_id not in states]
     if missing:
         states |= _gone(missing)
@@ -131,13 +138,13 @@ def _public_key(x: str) -> Ed25519PublicKey:
 
 
 def changed_since(moment: datetime) -> list[Change]:
-    """Every device that was removed, renewed or flagged since, and perhaps some a little before."""
+    """Every device of which a gateway must know something new since then, and perhaps others."""
     rows = Device.objects.filter(changed_at__gte=moment - LATE_COMMIT).values_list(
-        "id", "epoch", "revoked_at", "cloned_at"
+        "id", "epoch", "revoked_at", "cloned_at", "wanted_version", "commanded_at"
     )
     return [
-        Change(device_id, epoch, revoked_at is not None, cloned_at is not None)
-        for device_id, epoch, revoked_at, cloned_at in rows.iterator()
+        Change(device_id, epoch, revoked is not None, cloned is not None, wanted, commanded)
+        for device_id, epoch, revoked, cloned, wanted, commanded in rows.iterator()
     ]
 
 
@@ -187,13 +194,15 @@ def _store_facts(facts: Mapping[UUID, CheckIn]) -> None:
     with connection.cursor() as cursor:
         cursor.executemany(
             "UPDATE devices_device SET settings_version = %s, settings_status = %s,"
-            " settings_errors = %s, definitions_version = %s, protection_state = %s,"
-            " protection_reasons = %s, queue_depth = %s, queue_dropped = %s WHERE id = %s",
+            " settings_errors = %s, settings_failed_version = %s, definitions_version = %s,"
+            " protection_state = %s, protection_reasons = %s, queue_depth = %s,"
+            " queue_dropped = %s WHERE id = %s",
             [
                 (
                     call.settings.version,
                     call.settings.status,
                     msgspec.json.encode(call.settings.errors).decode(),
+                    call.settings.failed_version,
                     call.definitions.version,
                     call.protection.state,
                     msgspec.json.encode(call.protection.reasons).decode(),
@@ -220,6 +229,14 @@ def _store_facts(facts: Mapping[UUID, CheckIn]) -> None:
                 if call.device is not None
             ],
         )
+        cursor.executemany(
+            "UPDATE devices_device SET capabilities = %s WHERE id = %s",
+            [
+                (msgspec.json.encode(call.device.capabilities).decode(), key(device_id))
+                for device_id, call in facts.items()
+                if call.device is not None and call.device.capabilities is not None
+            ],
+        )
 
 
 def _said(row: Presence) -> CheckIn | None:
@@ -234,6 +251,7 @@ def _said(row: Presence) -> CheckIn | None:
                     "version": device.settings_version,
                     "status": device.settings_status,
                     "errors": device.settings_errors,
+                    "failed_version": device.settings_failed_version,
                 },
                 "definitions": {"version": device.definitions_version},
                 "protection": {
@@ -246,6 +264,7 @@ def _said(row: Presence) -> CheckIn | None:
                     "os": {"name": device.os_name, "version": device.os_version},
                     "type": device.type,
                     "agent_version": device.agent_version,
+                    "capabilities": device.capabilities,
                 },
             },
             CheckIn,

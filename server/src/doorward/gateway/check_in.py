@@ -9,10 +9,11 @@ from typing import Any, Final
 import msgspec
 import structlog
 from django.conf import settings
+from django.utils import timezone
 
-from doorward.devices import presence
-from doorward.devices.check_in import DeviceState, hear
-from doorward.gateway import addresses
+from doorward.devices import commands, presence
+from doorward.devices.check_in import NO_ORDERS, DeviceState, Orders, answer, hear
+from doorward.gateway import addresses, problems
 from doorward.gateway.bodies import Gone, Receive, SlowBodies
 from doorward.gateway.jobs import Jobs
 from doorward.gateway.known import Known
@@ -24,6 +25,7 @@ from doorward_protocol.messages import (
     CheckIn,
     InvalidMessage,
     decode,
+    encode,
 )
 
 log = structlog.get_logger(__name__)
@@ -96,7 +98,7 @@ class CheckIns:
         """
         authorization, prefer, _ = _headers(scope)
         state = self._tokens.remembered(authorization)
-        if state is None or prefer is not None:
+        if state is None or prefer is not None or state.has_commands:
             return None
         call = _read(body)
         heard = hear(state, call)
@@ -115,9 +117,26 @@ class CheckIns:
             await self._flag(state, scope)
             raise Refused("device-cloned")
         self._known.called(state, call, started=heard == "started")
-        if prefer is not None and heard != "again" and not has_news(state, call):
+        orders = await self._orders(state)
+        is_news = orders or state.has_commands or has_news(state, call)
+        if prefer is not None and heard != "again" and not is_news:
             await self._wait(state, call, wanted_wait(prefer), receive)
-        return _told(state)
+            orders = await self._orders(state)
+        return _told_with(state, orders) if orders else _told(state)
+
+    async def _orders(self, state: DeviceState) -> Orders:
+        """What members want of the device. Asks the database only where something may wait."""
+        if not state.has_commands:
+            return NO_ORDERS
+        as_known = state.commanded_at
+        try:
+            orders = await self._jobs.run(commands.send, state.device_id, timezone.now())
+        except Refused:
+            return NO_ORDERS  # The database is away: that is no reason not to answer.
+        # Another command may have been heard of meanwhile.
+        if not orders and state.commanded_at == as_known:
+            state.has_commands = False
+        return orders
 
     async def _wait(
         self, state: DeviceState, call: CheckIn, seconds: float, receive: Receive
@@ -171,6 +190,10 @@ def _told(state: DeviceState) -> Answer:
     return 200, state.answer_headers, b'{"server_time":%d%b' % (now, state.answer_tail)
 
 
+def _told_with(state: DeviceState, orders: Orders) -> Answer:
+    return problems.json_answer(200, encode(answer(state, int(time.time() * 1000), orders)))
+
+
 async def hung_up(receive: Receive) -> None:
     """Return once the device is gone."""
     # The end of the request's own body may still be waiting to be taken.
@@ -180,10 +203,9 @@ async def hung_up(receive: Receive) -> None:
 
 def has_news(state: DeviceState, call: CheckIn) -> bool:
     """Whether the answer tells the device something it does not know yet."""
-    if state.commands:
-        return True
     # Settings that the device could not apply are no news: it would ask and fail without end.
-    return call.settings.status == "applied" and state.settings_version > call.settings.version
+    told = call.settings
+    return state.settings_version > max(told.version, told.failed_version)
 
 
 def wanted_wait(prefer: bytes) -> float:

@@ -13,6 +13,7 @@ from django.db import connection
 from doorward.gateway import enroll, problems
 from doorward.gateway.bodies import Gone, Receive, SlowBodies
 from doorward.gateway.check_in import CheckIns, Tokens
+from doorward.gateway.commands import Commands
 from doorward.gateway.jobs import Jobs
 from doorward.gateway.known import Known
 from doorward.gateway.problems import Answer, Refused
@@ -25,6 +26,8 @@ Route = Callable[[dict[str, Any], Receive], Awaitable[Answer]]
 
 PREFIX: Final = "/device/v1"
 CHECK_IN: Final = f"{PREFIX}/check-in"
+COMMANDS: Final = f"{PREFIX}/commands/"
+ONE_COMMAND: Final = f"{COMMANDS}{{command_uid}}"
 READY_SECONDS: Final = 5.0
 
 
@@ -39,9 +42,12 @@ class Door:
         tokens = Tokens(self.known)
         self._check_ins = check_ins = CheckIns(self.jobs, self.known, tokens, self.slow)
         reports = Reports(self.intake, tokens, self.slow)
+        commands = Commands(self.jobs, tokens, self.slow)
+        self.known.also_writes.append(commands.flush)
         self.routes: dict[str, dict[str, Route]] = {
             CHECK_IN: {"POST": check_ins.answer},
             f"{PREFIX}/reports": {"POST": reports.answer},
+            ONE_COMMAND: {"POST": commands.answer},
             f"{PREFIX}/enroll": {"POST": self._enroll},
             f"{PREFIX}/token": {"POST": self._token},
             f"{PREFIX}/keys": {"POST": self._change_key},
@@ -70,7 +76,8 @@ class Door:
     async def answer(self, scope: dict[str, Any], receive: Receive) -> Answer:
         """The answer to any request whatever. Raises Gone when nobody is there to hear it."""
         try:
-            methods = self.routes.get(scope["path"])
+            path = scope["path"]
+            methods = self.routes.get(ONE_COMMAND if path.startswith(COMMANDS) else path)
             if methods is None:
                 raise Refused("not-found")
             route = methods.get(scope["method"])

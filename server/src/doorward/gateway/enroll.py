@@ -107,7 +107,7 @@ async def enroll(request: Signed, jobs: Jobs, known: Known) -> Answer:
         device_id=joined.device.pk,
         server_time=now_ms(),
         check_in=check_in.RHYTHM,
-        settings_version=0,
+        settings_version=joined.device.wanted_version,
     )
     return problems.json_answer(201 if joined.is_new else 200, encode(answer))
 

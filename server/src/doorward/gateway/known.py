@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -58,6 +58,8 @@ class Known:
         self._stale_accounts: set[UUID] = set()
         self._waiting: dict[bytes, set[asyncio.Future[None]]] = {}
         self._keeper: asyncio.Task[None] | None = None
+        self.also_writes: list[Callable[[], Awaitable[None]]] = []
+        """What else is written behind, in each round."""
         self._stopping = False
 
     # ------------------------------------------------------------------------------- reading
@@ -168,6 +170,8 @@ class Known:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeper
         await self.flush()
+        for write in self.also_writes:
+            await write()
 
     async def _keep(self) -> None:
         refreshed = timezone.now()
@@ -180,6 +184,8 @@ class Known:
                 started = timezone.now()
                 await self.refresh(refreshed)
                 refreshed = started
+                for write in self.also_writes:
+                    await write()
                 if time.monotonic() >= flush_at:
                     flush_at = time.monotonic() + FLUSH_SECONDS
                     await self.flush()
@@ -212,7 +218,14 @@ class Known:
             self._wake(key)
         elif change.epoch != state.epoch:
             self.forget(change.device_id)
+        elif change.settings_version != state.settings_version:
+            state.settings_version = change.settings_version
+            prepare_answer(state)
+            self._wake(key)
         state.cloned = change.cloned
+        if change.commanded_at != state.commanded_at:
+            state.commanded_at, state.has_commands = change.commanded_at, True
+            self._wake(key)
 
     async def _renew_entitlements(self, accounts: Iterable[UUID]) -> None:
         entitled = await self._jobs.run(presence.entitled, list(accounts))
