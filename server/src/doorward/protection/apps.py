@@ -8,3 +8,11 @@ class ProtectionConfig(AppConfig):
 
     name = "doorward.protection"
     label = "protection"
+
+    def ready(self) -> None:
+        """Have settings take part in exports, and devices that join be told their account's."""
+        from doorward.devices import enrollment
+        from doorward.protection import policy, privacy
+
+        privacy.register()
+        enrollment.at_joining(policy.join)

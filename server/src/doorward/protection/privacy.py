@@ -1,0 +1,75 @@
+"""What the protection room keeps of an account: what its devices are told, who changed it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from doorward.accounts import privacy
+from doorward.accounts.privacy import Room, Row, Table, Whose
+from doorward.accounts.privacy_tables import moment
+from doorward.protection import merging
+from doorward.protection.models import AccountSettings, DeviceSettings, Group, SettingsVersion
+
+
+def _settings(whose: Whose) -> Iterator[Row]:
+    if whose.account is None:
+        own = DeviceSettings.objects.filter(device__member=whose.user.pk)
+    else:
+        own = DeviceSettings.objects.filter(account=whose.account)
+        for defaults in AccountSettings.objects.filter(account=whose.account):
+            yield ["account", "", merging.canonical(defaults.values), defaults.locked]
+        for group in Group.objects.filter(account=whose.account).order_by("id"):
+            yield ["group", group.name, merging.canonical(group.values), group.locked]
+    for told in own.select_related("device").order_by("device_id").iterator(chunk_size=500):
+        if told.values:
+            yield ["device", told.device.label, merging.canonical(told.values), []]
+
+
+def _changes(whose: Whose) -> Iterator[Row]:
+    if whose.account is None:
+        return
+    found = SettingsVersion.objects.filter(account=whose.account).order_by("number")
+    for version in found.iterator(chunk_size=500):
+        yield [
+            version.number,
+            moment(version.at),
+            str(version.by_id or ""),
+            version.why,
+            version.undoes,
+            merging.canonical({"changes": version.changes}),
+        ]
+
+
+def register() -> None:
+    """Have this room take part."""
+    settings = Table(
+        "protection_settings",
+        "What you told your devices to do, where it differs from what they do by themselves.",
+        {
+            "where": "account, group or device",
+            "name": "the group's or device's name",
+            "settings": "the settings as JSON",
+            "locked": "settings that groups or devices can't have otherwise",
+        },
+        _settings,
+    )
+    changes = Table(
+        "protection_changes",
+        "Each change of your account's protection settings.",
+        {
+            "number": "its number",
+            "at": "when it was made",
+            "by": "the number of the person who made it",
+            "why": "the reason they gave",
+            "undoes": "the number of the change it took back",
+            "changes": "what stood there before and after, as JSON",
+        },
+        _changes,
+    )
+    covers = {
+        "protection.AccountSettings": "goes with its account",
+        "protection.Group": "goes with its account",
+        "protection.DeviceSettings": "goes with its device",
+        "protection.SettingsVersion": "goes with its account; who made it is forgotten with them",
+    }
+    privacy.register(Room("protection", tables=(settings, changes), covers=covers))
