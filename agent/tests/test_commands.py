@@ -56,6 +56,12 @@ def queued(state: Path) -> list[dict[str, Any]]:
     return [json.loads(event.body) for event in found]
 
 
+def test_one_file_is_not_called_files(state: Path, home: Path, capsys: Output) -> None:
+    (home / "letter.txt").write_text("Dear Bob")
+    main(["scan", str(home), "--state", str(state)])
+    assert capsys.readouterr().out.startswith("1 file in ")
+
+
 def test_a_clean_scan_ends_with_0(state: Path, home: Path, capsys: Output) -> None:
     (home / "letter.txt").write_text("Dear Bob")
     status, found = scanned(state, capsys, str(home))

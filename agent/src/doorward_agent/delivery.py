@@ -16,6 +16,7 @@ import msgspec
 from doorward_agent import identity, link, outbox
 from doorward_agent.config import AgentConfig
 from doorward_agent.database import note, noted, transaction
+from doorward_agent.terminal import counted
 from doorward_protocol import messages
 
 log = logging.getLogger("doorward_agent")
@@ -83,7 +84,7 @@ def once(config: AgentConfig, who: identity.Identity, db: sqlite3.Connection) ->
     except (link.LinkProblem, identity.IdentityProblem, TimeoutError, sqlite3.Error) as problem:
         reason = str(problem) or "The server was too slow."
         return f"Not reported yet: {reason} It stays in the outbox."
-    return f"Reported to {who.server} ({total} events)."
+    return f"Reported to {who.server} ({counted(total, 'event')})."
 
 
 def by_another(config: AgentConfig, db: sqlite3.Connection) -> str:

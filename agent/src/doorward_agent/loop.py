@@ -37,6 +37,7 @@ from doorward_agent import (
 )
 from doorward_agent.config import AgentConfig
 from doorward_agent.database import note, noted, noted_int, transaction
+from doorward_agent.terminal import counted
 from doorward_protocol import messages
 
 log = logging.getLogger("doorward_agent")
@@ -343,7 +344,7 @@ class Loop:
             self.db, server, max_parked=self.config.outbox_parked, clock=self._clock
         )
         if total:
-            log.info("delivered %d events", total)
+            log.info("delivered %s", counted(total, "event"))
             self._worked(server)
         return total
 
@@ -442,7 +443,7 @@ class Loop:
             log.exception("what was interrupted cannot be completed")
         else:
             if count:
-                log.info("completed %d interrupted acts", count)
+                log.info("completed %s", counted(count, "interrupted act"))
                 self._outbox_changed.set()
 
     # ------------------------------------------------------------------------------- bookkeeping

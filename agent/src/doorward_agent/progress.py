@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
-from doorward_agent.terminal import printable, size
+from doorward_agent.terminal import counted, printable, size
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -39,7 +39,7 @@ class Display:
             self._live.start()
         rate = progress.bytes / progress.seconds if progress.seconds else 0.0
         line = Text.assemble(
-            (f"{progress.files:,} files", "bold"),
+            (counted(progress.files, "file"), "bold"),
             f"  {size(rate)}/s  {progress.cached:,} known clean  ",
             (
                 f"{progress.detections} found",

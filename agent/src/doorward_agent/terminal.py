@@ -42,6 +42,11 @@ def since(milliseconds: int, now: float) -> str:
     return "just now" if seconds < 5 else f"{seconds} seconds ago"
 
 
+def counted(count: int, one: str) -> str:
+    """Answer a number of things in the words people use: `1 file`, `1,200 files`."""
+    return f"{count:,} {one}{'' if count == 1 else 's'}"
+
+
 def size(count: float) -> str:
     """Answer a number of bytes in the words people use."""
     for unit in ("bytes", "kB", "MB", "GB"):

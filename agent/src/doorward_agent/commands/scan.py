@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from doorward_agent import scan
 from doorward_agent.commands import CommandRefused, config_of
 from doorward_agent.config import AgentConfig
-from doorward_agent.terminal import complain, say, size
+from doorward_agent.terminal import complain, counted, say, size
 
 if TYPE_CHECKING:
     import sqlite3
@@ -68,7 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(summary, found, told)
     if untold := [outcome.untold for _, outcome in found if outcome.untold]:
-        complain(f"{len(untold)} findings could not be noted for the server: {untold[0]}.")
+        complain(
+            f"{counted(len(untold), 'finding')} could not be noted for the server: {untold[0]}."
+        )
     if problem:
         complain(problem)
     if problem or summary.cancelled:
@@ -268,7 +270,7 @@ def _print(
 ) -> None:
     seconds = max(summary.ended_at - summary.started_at, 0.001)
     say(
-        f"{summary.files:,} files in {seconds:.1f} s: {summary.scanned:,} read "
+        f"{counted(summary.files, 'file')} in {seconds:.1f} s: {summary.scanned:,} read "
         f"({size(summary.bytes)}, {size(summary.bytes / seconds)}/s), "
         f"{summary.cached:,} known clean and unchanged, {len(found)} found."
     )

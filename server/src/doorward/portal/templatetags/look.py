@@ -166,7 +166,9 @@ def field(bound: BoundField, help_below: str = "") -> dict[str, Any]:
     # A label that goes away while one types is no label.
     widget.attrs.pop("placeholder", None)
     if bound.name == "code":
-        widget.attrs.update({"class": "code-input", "autocomplete": "one-time-code"})
+        # Whoever comes here has the code in mind, and types nothing else first.
+        more = {"class": "code-input", "autocomplete": "one-time-code", "autofocus": True}
+        widget.attrs.update(more)
     return {
         "field": bound,
         "password": isinstance(widget, PasswordInput),
