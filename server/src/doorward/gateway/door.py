@@ -18,6 +18,7 @@ from doorward.gateway.jobs import Jobs
 from doorward.gateway.known import Known
 from doorward.gateway.problems import Answer, Refused
 from doorward.gateway.reports import Reports
+from doorward.gateway.settings import SettingsOfDevices
 from doorward.reports.intake import Intake
 
 log = structlog.get_logger(__name__)
@@ -48,6 +49,7 @@ class Door:
             CHECK_IN: {"POST": check_ins.answer},
             f"{PREFIX}/reports": {"POST": reports.answer},
             ONE_COMMAND: {"POST": commands.answer},
+            f"{PREFIX}/settings": {"GET": SettingsOfDevices(self.jobs, tokens).answer},
             f"{PREFIX}/enroll": {"POST": self._enroll},
             f"{PREFIX}/token": {"POST": self._token},
             f"{PREFIX}/keys": {"POST": self._change_key},

@@ -24,7 +24,8 @@ from doorward.gateway import connections, problems
 from doorward.gateway.bodies import SlowBodies
 from doorward.gateway.jobs import Jobs
 from doorward.gateway.problems import JSON, NO_SNIFF, NO_STORE, Refused
-from doorward_protocol.messages import CheckIn, encode
+from doorward.protection import policy
+from doorward_protocol.messages import CheckIn, SettingsState, encode
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +57,7 @@ class Known:
         self._started: dict[UUID, DeviceState] = {}
         self._facts: dict[UUID, CheckIn] = {}
         self._stale_accounts: set[UUID] = set()
+        self._ahead: dict[UUID, int] = {}
         self._waiting: dict[bytes, set[asyncio.Future[None]]] = {}
         self._keeper: asyncio.Task[None] | None = None
         self.also_writes: list[Callable[[], Awaitable[None]]] = []
@@ -102,6 +104,8 @@ class Known:
                 state.entitlement_read_at = state.seen_at = now
                 prepare_answer(state)
                 self._states[key] = state
+                if state.said is not None:
+                    self._compare(state, state.said[0])
             if not (read := self._reads.pop(key)).done():
                 read.set_result(state)
 
@@ -125,8 +129,15 @@ class Known:
         if not check_in.tells_nothing_new(state, call):
             check_in.remember(state, call)
             self._facts[state.device_id] = _after(self._facts.get(state.device_id), call)
+            self._compare(state, call.settings)
         if now - state.entitlement_read_at > ENTITLEMENT_SECONDS:
             self._stale_accounts.add(state.account_id)
+
+    def _compare(self, state: DeviceState, told: SettingsState) -> None:
+        # It knows newer settings than we have: a backup was restored since it heard of them.
+        heard = max(told.version, told.failed_version)
+        if heard > state.settings_version:
+            self._ahead[state.device_id] = heard
 
     async def news(self, state: DeviceState, gone: asyncio.Future[Any], seconds: float) -> None:
         """Wait until there is something to tell the device, it hangs up, or the time is over."""
@@ -202,6 +213,9 @@ class Known:
         """Learn what changed elsewhere since then."""
         if not self._states and not self._waiting:
             return
+        if self._ahead:
+            ahead, self._ahead = self._ahead, {}
+            await self._jobs.run(policy.overtake, ahead)
         for change in await self._jobs.run(presence.changed_since, since):
             self._learn(change)
         if self._stale_accounts:
