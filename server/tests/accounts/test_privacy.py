@@ -257,7 +257,7 @@ def test_a_worker_that_was_overtaken_settles_nothing(
 ) -> None:
     export = exports.ask(alice, HERE)
     real = exports._write_table
-    entered = []
+    entered: list[bool] = []
 
     def slow(*args: Any, **more: Any) -> int:
         if not entered:

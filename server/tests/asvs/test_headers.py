@@ -14,7 +14,7 @@ import pytest
 from allauth.account.forms import default_token_generator
 from allauth.account.utils import user_pk_to_url_str
 from django.conf import settings as django_settings
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse  # noqa: TID251 - a view is stood in for
 from django.test import Client, RequestFactory
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
@@ -105,7 +105,7 @@ def test_row59_v14_2_1_a_mailed_link_is_told_to_nobody(
 
 
 def test_row59_v14_2_1_no_other_address_of_ours_holds_a_secret() -> None:
-    named = set()
+    named: set[str] = set()
 
     def walk(patterns: Any, before: str) -> None:
         for pattern in patterns:

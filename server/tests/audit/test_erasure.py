@@ -95,6 +95,7 @@ def test_v16_4_2_an_event_emptied_by_hand_is_noticed(by: str) -> None:
     known = Event.objects.filter(what_erased_by__isnull=False).values_list(
         "what_erased_by", flat=True
     )[0]
+    assert known is not None
     name = uuid4() if by == "another" else known
     statement = EMPTIED.replace("BY", str(name) if connection.vendor == "postgresql" else name.hex)
     with connection.cursor() as cursor:
