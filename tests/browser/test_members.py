@@ -168,7 +168,7 @@ def test_invited_joined_promoted_and_gone(
     alice.look_around("join?")
     take_picture(alice, tmp_path, "join-signed-in")
     hers.get_by_role("button", name="Join", exact=True).click()
-    expect(hers.get_by_text("You look at the account")).to_be_visible()
+    expect(hers.get_by_text("You look at the account of")).to_be_visible()
     alice.look_around("home, one of two accounts")
     take_picture(alice, tmp_path, "two-accounts")
     hers.get_by_role("link", name="Switch").click()

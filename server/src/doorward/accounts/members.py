@@ -203,9 +203,7 @@ def change_role(
     place.role = role
     place.save(update_fields=["role"])
     _forget_offers(account, person)
-    _told(
-        "account.member.role.changed", place, actor, origin, before=before.value, after=role.value
-    )
+    _told("account.member.role.changed", place, actor, origin, was=before.value, role=role.value)
     told = member_letters.role_changed(account, place.user, role, by=actor, origin=origin)
     _post(told, account, place.user)
     if role == Role.OWNER:
@@ -330,6 +328,8 @@ def take_ownership(account: Account, user: User, *, origin: Origin = UNTOLD) -> 
     taker.role, giver.role = Role.OWNER, waiting.role_after
     taker.save(update_fields=["role"])
     giver.save(update_fields=["role"])
+    # An account that was called after its owner is called after the new one.
+    Account.objects.filter(pk=account.pk, name=giver.user.name).update(name="")
     _told("account.ownership.transferred", taker, user, origin, giver=str(giver.user_id))
     for reader in (giver.user, taker.user):
         told = member_letters.transferred(
