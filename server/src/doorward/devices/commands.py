@@ -320,7 +320,7 @@ def hear(device_id: UUID, uid: UUID, said: messages.CommandState, now: datetime)
             command.started_at = _within(said.started_at, command.created_at, now)
         command.state = _ENDS.get(said.status, CommandState.RUNNING)
         command.code, command.detail = said.code, said.detail
-    if not command.is_open:
+    if command.state not in OPEN:
         earliest = command.started_at or command.created_at
         command.ended_at = _within(said.ended_at, earliest, now)
         command.report = said.report
