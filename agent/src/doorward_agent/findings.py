@@ -200,16 +200,19 @@ def intend_remediation(
         key=f"{record.id} {action}",
         uid=str(UUID(int=bits)),
         owner=owner(),
-        body=json.dumps(
-            {
-                "action": action,
-                "path": record.path,
-                "size": record.size,
-                "sha256": record.sha256,
-                "quarantine_id": record.id,
-            }
-        ).encode(),
+        body=json.dumps(act_on(record, action)).encode(),
     )
+
+
+def act_on(record: QuarantineRecord, action: Literal["restored", "deleted"]) -> dict[str, Any]:
+    """Answer what is told of such an act, now or by whoever completes it."""
+    return {
+        "action": action,
+        "path": record.path,
+        "size": record.size,
+        "sha256": record.sha256,
+        "quarantine_id": record.id,
+    }
 
 
 def tell_remediation(

@@ -127,10 +127,9 @@ def _carry_out(
 ) -> None:
     """Do it, and tell the server; killed in between, the next command or `run` tells it."""
     uid = ""
+    done: Literal["restored", "deleted"] = "restored" if action == "restore" else "deleted"
     if db is not None:
-        uid = findings.intend_remediation(
-            db, record, "restored" if action == "restore" else "deleted"
-        )
+        uid = findings.intend_remediation(db, record, done)
     try:
         if action == "restore":
             quarantine.restore(config, record.id, destination=to)
@@ -141,19 +140,8 @@ def _carry_out(
             findings.drop(db, uid)
         raise
     if db is not None:
-        findings.tell_remediation(
-            config,
-            db,
-            uid,
-            {
-                "action": "restored" if action == "restore" else "deleted",
-                "path": record.path,
-                "size": record.size,
-                "sha256": record.sha256,
-                "quarantine_id": record.id,
-            },
-            int(time.time() * 1000),
-        )
+        told = findings.act_on(record, done)
+        findings.tell_remediation(config, db, uid, told, int(time.time() * 1000))
     if action == "restore":
         say(f"Restored {to or record.path}, and allowed there from now on.")
         say("To end that: `quarantine allowed` lists such files, `quarantine forbid ID` ends it.")

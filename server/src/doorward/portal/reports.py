@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from django.conf import settings
@@ -99,8 +99,7 @@ def scans(request: HttpRequest, visit: Visit) -> HttpResponse:
             ],
             "is_filtered": _is_filtered(request.GET),
             "scans": page.rows,
-            "older": _link(request.GET, at=page.older) if page.older else "",
-            "newer": _link(request.GET, at=page.newer) if page.newer else "",
+            **_neighbors(request.GET, page),
         }
 
     return _live(request, visit, "scans", context)
@@ -133,8 +132,7 @@ def threats(request: HttpRequest, visit: Visit) -> HttpResponse:
             ],
             "is_filtered": _is_filtered(request.GET),
             "threats": page.rows,
-            "older": _link(request.GET, at=page.older) if page.older else "",
-            "newer": _link(request.GET, at=page.newer) if page.newer else "",
+            **_neighbors(request.GET, page),
         }
 
     return _live(request, visit, "threats", context)
@@ -250,6 +248,14 @@ def _link(asked: QueryDict, **changes: str) -> str:
         if not value:
             del query[key]
     return f"?{query.urlencode()}"
+
+
+def _neighbors(asked: QueryDict, page: queries.Page[Any]) -> dict[str, str]:
+    """Return the links to the pages before and after, "" where there is none."""
+    return {
+        "older": _link(asked, at=page.older) if page.older else "",
+        "newer": _link(asked, at=page.newer) if page.newer else "",
+    }
 
 
 def _filter(
