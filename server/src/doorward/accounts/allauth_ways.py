@@ -15,6 +15,7 @@ from allauth.account.utils import user_display, user_pk_to_url_str
 from allauth.core import context
 from allauth.mfa.adapter import DefaultMFAAdapter
 from django.conf import settings
+from django.db import transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -138,7 +139,10 @@ def _wrap(authenticator: Any) -> Any:
 
 def install() -> None:
     """Put our factors, remembered browsers and list of sessions where allauth has its own."""
+    from allauth.account import forms as account_forms
     from allauth.account.internal.flows import login as login_flows
+    from allauth.account.internal.flows import password_reset as reset_flows
+    from allauth.account.internal.flows import signup as signup_flows
     from allauth.account.stages import LoginStageController
     from allauth.mfa.base import forms as base_forms
     from allauth.mfa.internal.flows import trust
@@ -178,6 +182,22 @@ def install() -> None:
             LoginStageController,
             "get_stages",
             letting_in.get_stages(LoginStageController.get_stages),
+        ),
+        (
+            account_forms.BaseSignupForm,
+            "save",
+            letting_in.signup_in_one_commit(account_forms.BaseSignupForm.save),
+        ),
+        (
+            signup_flows,
+            "prevent_enumeration",
+            letting_in.pretending(signup_flows.prevent_enumeration),
+        ),
+        # In one commit, as where nobody has the address: a wait for the disk can be measured.
+        (
+            reset_flows,
+            "request_password_reset",
+            transaction.atomic(reset_flows.request_password_reset),
         ),
         (login_flows, "is_login_rate_limited", letting_in.is_never_limited),
         (login_flows, "resume_login", letting_in.in_one_commit(login_flows.resume_login)),

@@ -6,25 +6,33 @@ together or not at all. What the try took of the limits is given back last.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from allauth.account.internal.flows.email_verification import get_address_for_user
+from allauth.account.internal.flows.manage_email import email_already_exists
+from allauth.account.models import EmailAddress
+from allauth.account.utils import has_verified_email, setup_user_email
 from allauth.core.exceptions import ImmediateHttpResponse
 from django.contrib.auth import SESSION_KEY
 from django.db import transaction
 
-from doorward.accounts import lockout
+from doorward.accounts import lockout, signup, two_factor
 from doorward.accounts.credentials import Asked, Found
 from doorward.accounts.lockout import Try
+from doorward.accounts.models import User, canonical_email
+from doorward.accounts.origin import origin_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from allauth.account.models import Login
     from allauth.account.stages import LoginStage, LoginStageController
     from django.http import HttpRequest, HttpResponse  # noqa: TID251 - signatures are allauth's
 
-    from doorward.accounts.models import KnownBrowser, User
+    from doorward.accounts.models import KnownBrowser
 
 _KEPT_AT: Final = "signing_in_underway"
 _STAGES_AT: Final = "stages_made"
@@ -42,6 +50,8 @@ class Underway:
     browsers: dict[str, KnownBrowser | None] = field(default_factory=dict)
     # Whose password was right in this very request, and what else is asked of them.
     found: Found | None = None
+    # What somebody who signs up wants to sign in by; None for a passkey.
+    new_password: str | None = None
 
     def asked_of(self, user: User | None) -> Asked | None:
         """Return what is asked of this person; None when it was not found out in this request."""
@@ -109,19 +119,71 @@ def in_one_commit(
     """Return allauth's way through the stages of a sign-in, all or nothing."""
 
     def resumed(request: HttpRequest, login: Login) -> HttpResponse:
-        early: ImmediateHttpResponse | None = None
-        answer: Any = None
-        with transaction.atomic():
+        with _early_answers() as early, transaction.atomic():
+            answer: HttpResponse | None = None
             try:
                 answer = resume_login(request, login)
             except ImmediateHttpResponse as raised:
-                # An answer like others: what was stored before it (a wrong code counted) stays.
-                early = raised
+                early.append(raised)
             if SESSION_KEY in request.session:
                 request.session.save()
             settle(request)
-        if early is not None:
-            raise early
-        return answer  # type: ignore[no-any-return]  # allauth ships no types
+        return answer  # type: ignore[return-value]  # None only where early raised
 
     return resumed
+
+
+def signup_in_one_commit(save: Callable[[Any, HttpRequest], User]) -> Callable[..., User]:
+    """Return allauth's storing of a new person, all or nothing."""
+
+    def saved(form: Any, request: HttpRequest) -> User:
+        with _early_answers() as early, transaction.atomic():
+            user: User | None = None
+            try:
+                user = save(form, request)
+            except ImmediateHttpResponse as raised:
+                early.append(raised)
+        return user  # type: ignore[return-value]  # None only where early raised
+
+    return saved
+
+
+def pretending(
+    prevent_enumeration: Callable[..., HttpResponse],
+) -> Callable[..., HttpResponse]:
+    """Return allauth's answer to a taken address, as much work as a sign-up (row 18)."""
+
+    def pretended(
+        request: HttpRequest, email: str | None = None, phone: str | None = None
+    ) -> HttpResponse:
+        origin = origin_of(request)
+        owner = User.objects.filter(email=canonical_email(email or "")).first()
+        signup.pretend(
+            owner,
+            underway(request).new_password,
+            ip=origin.ip,
+            agent=origin.agent,
+            also=partial(_ask_about, request),
+        )
+        return prevent_enumeration(request, email=email, phone=phone)
+
+    return pretended
+
+
+def _ask_about(request: HttpRequest, person: User) -> None:
+    # What allauth asks the database about a new person on the way to the mail with the code.
+    setup_user_email(request, person, [EmailAddress(email=person.email)])
+    two_factor.is_mailed_a_code(person)
+    has_verified_email(person)
+    get_address_for_user(person)
+    email_already_exists(person.email)
+
+
+@contextmanager
+def _early_answers() -> Iterator[list[ImmediateHttpResponse]]:
+    # allauth also answers by raising. That is no failure: what was stored before it (a wrong code
+    # counted, a mail) must be committed, so it is raised again only after the commit.
+    raised: list[ImmediateHttpResponse] = []
+    yield raised
+    if raised:
+        raise raised[0]

@@ -11,7 +11,7 @@ from allauth.core import context
 from django import forms
 from django.core.exceptions import ValidationError
 
-from doorward.accounts import adapter
+from doorward.accounts import adapter, letting_in
 from doorward.accounts.models import User, canonical_email
 from doorward.accounts.password_rules import PasswordRules
 
@@ -27,6 +27,7 @@ class SignupExtras(forms.Form):
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         email = cleaned.get("email")
         password = cleaned.get("password") or cleaned.get("password1")
+        letting_in.underway(context.request).new_password = password
         if email and password:
             try:
                 PasswordRules().validate(password, User(email=canonical_email(email)))

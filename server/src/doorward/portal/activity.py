@@ -53,6 +53,7 @@ KINDS: Final[dict[str, tuple[Promise, tuple[str, ...]]]] = {
 # Icon and words of each event. One that has none yet is shown by its tag: better than not at all.
 WORDS: Final[dict[str, tuple[str, Promise]]] = {
     "account.signup": ("home", _("You signed up")),
+    "account.signup.taken": ("attention", _("Somebody tried to sign up with your address")),
     "account.created": ("home", _("The account was created")),
     "account.email.confirmed": ("mail", _("Your address was confirmed")),
     "account.login.succeeded": ("key", _("You signed in")),
