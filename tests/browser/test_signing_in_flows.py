@@ -151,11 +151,14 @@ def test_help_when_signing_in_fails(
     cases = page.locator("details.choice")
     assert cases.count() == 9
     for number in range(cases.count()):
-        cases.nth(number).locator("summary").click()
-        assert cases.nth(number).locator("a.button, button.button").first.is_visible()
+        # Each case ends in a button that does what its steps say.
+        assert cases.nth(number).locator("a.button, button.button").count() >= 1
+    cases.nth(2).locator("summary").click()
+    expect(page.get_by_role("button", name="Email me a link")).to_be_visible()
     alice.look_around("help, a case open")
 
     # The self-test.
+    alice.open("/help/signing-in/")
     page.get_by_text("Pages look old or broken").click()
     page.get_by_role("link", name="Test this browser").click()
     expect(page.get_by_text("All well here.")).to_be_visible()
