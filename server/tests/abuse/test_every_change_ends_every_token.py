@@ -217,3 +217,25 @@ def test_a25_the_person_is_told_that_their_tokens_ended(
     tokens.create(alice, name="script", scopes=["devices:read"], days=1)
     home.post("/password/change/", {"oldpassword": PASSWORD, "password1": NEW, "password2": NEW})
     assert "Your token for programs ended with it" in home.get("/account/").content.decode()
+
+
+def test_a_token_of_an_app_is_dead_once_it_was_given_another(
+    alice: User, alices_account: Account
+) -> None:
+    """Rotation is honored: after each step up only the newest session token opens anything."""
+    app = App()
+    app.call("POST", "auth/login", email=alice.email, password=PASSWORD)
+    seen = [app.token]
+    assert app.call("POST", "auth/reauthenticate", password=PASSWORD).status_code == 200
+    seen.append(app.token)
+    changed = app.call(
+        "POST", "account/password/change", current_password=PASSWORD, new_password=NEW
+    )
+    assert changed.status_code == 200, changed.content
+    seen.append(app.token)
+    assert len(set(seen)) == 3
+    assert app.is_signed_in()
+    for old in seen[:-1]:
+        thief = App()
+        thief.token = old
+        assert not thief.is_signed_in()
