@@ -426,3 +426,95 @@ def test_15_3_3_extra_fields_change_nothing(
     )
     assert charlies.memberships.get().shares == "state"
     assert timezone.now() > alices_account.created_at
+
+
+@pytest.mark.django_db
+def test_v7_5_1_over_the_api_what_weighs_most_takes_a_fresh_proof(
+    alice: User, alices_account: Account
+) -> None:
+    helper = member_with(Role.HELPER, alices_account)
+    app = App()
+    app.call("POST", "auth/login", email=alice.email, password=PASSWORD)
+    client = Client(HTTP_HOST="localhost")
+    calls = (
+        ("PATCH", f"/members/{helper.pk}", {"role": "billing"}, 200),
+        ("PATCH", f"/members/{helper.pk}", {"role": "owner"}, 200),
+        ("PATCH", f"/members/{helper.pk}", {"role": "viewer"}, 409),
+        ("POST", "/ownership-offer", {"member": str(helper.pk), "role_after": "viewer"}, 409),
+        ("DELETE", f"/members/{helper.pk}?devices=stay", None, 409),
+    )
+
+    def ask(method: str, path: str, body: dict[str, str] | None) -> Any:
+        return client.generic(
+            method,
+            f"/api/v1{path}",
+            data="" if body is None else json.dumps(body),
+            content_type="application/json",
+            headers={"X-Session-Token": app.token},
+        )
+
+    for method, path, body, _status in calls:
+        if body != {"role": "viewer"}:
+            answer = ask(method, path, body)
+            assert answer.json()["code"] == "reauthentication-required", (path, answer.content)
+    assert Membership.objects.get(user=helper).role == Role.HELPER
+    again = app.call("POST", "auth/reauthenticate", password=PASSWORD)
+    assert again.status_code == 200, again.content
+    for method, path, body, status in calls:
+        assert ask(method, path, body).status_code == status, (path, body)
+    assert Membership.objects.get(user=helper).role == Role.OWNER
+
+
+@pytest.mark.django_db
+def test_members_invite_answer_and_hand_over_by_the_api(
+    alice: User, alices_account: Account, charlie: User
+) -> None:
+    from server.tests.accounts.test_members import link_in, mails
+
+    apps: dict[User, App] = {}
+    for user in (alice, charlie):
+        apps[user] = App()
+        apps[user].call("POST", "auth/login", email=user.email, password=PASSWORD)
+        apps[user].call("POST", "auth/reauthenticate", password=PASSWORD)
+    client = Client(HTTP_HOST="localhost")
+
+    def ask(who: User, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        return client.generic(
+            method,
+            f"/api/v1{path}",
+            data="" if body is None else json.dumps(body),
+            content_type="application/json",
+            headers={"X-Session-Token": apps[who].token, **headers},
+        )
+
+    invited = ask(alice, "POST", "/invitations", {"email": charlie.email, "role": "helper"})
+    assert invited.status_code == 201
+    again = ask(alice, "POST", "/invitations", {"email": charlie.email, "role": "helper"})
+    assert (again.status_code, again.json()["reason"]) == (409, "already-invited")
+    assert ask(alice, "POST", f"/invitations/{invited.json()['id']}/resend").status_code == 204
+    invitation_mails = [text for text in mails(charlie.email) if "/invitation/" in text]
+    first, second = (link_in(text).split("/")[-2] for text in invitation_mails)
+    assert second not in again.content.decode() + invited.content.decode()
+    assert ask(charlie, "POST", "/invitations/accept", {"secret": first}).status_code == 404
+    assert ask(alice, "POST", "/invitations/accept", {"secret": second}).status_code == 404
+    joined = ask(charlie, "POST", "/invitations/accept", {"secret": second, "shares": "paths"})
+    assert joined.json()["account"] == str(alices_account.pk)
+    accounts = ask(charlie, "GET", "/accounts").json()
+    assert {place["role"] for place in accounts} == {"owner", "helper"}
+    here = {"X-Account": str(alices_account.pk)}
+    listed = ask(charlie, "GET", "/members", **here).json()
+    assert [(place["email"], place["role"], place["is_you"]) for place in listed] == [
+        (alice.email, "owner", False),
+        (charlie.email, "helper", True),
+    ]
+    assert listed[1]["shares"] == "paths"
+    assert ask(charlie, "PUT", "/me/sharing", {"shares": "state"}, **here).status_code == 200
+    offer = {"member": str(charlie.pk), "role_after": "viewer"}
+    assert ask(alice, "POST", "/ownership-offer", offer).status_code == 201
+    assert ask(charlie, "GET", "/ownership-offer").status_code == 404
+    assert ask(charlie, "GET", "/ownership-offer", **here).json()["taker"] == str(charlie.pk)
+    taken = ask(charlie, "POST", "/ownership-offer/accept", **here)
+    assert taken.json()["role"] == "owner"
+    assert ask(alice, "GET", "/me").json()["role"] == "viewer"
+    assert ask(alice, "POST", "/me/leave", {"devices": "stay"}).status_code == 204
+    assert ask(alice, "GET", "/me").status_code == 403

@@ -652,6 +652,12 @@ def test_an_offer_ends_by_either_side_by_time_and_with_its_giver(
     with pytest.raises(members.NoOffer):
         members.take_ownership(alices_account, bob)
     offer()
+    # However the giver came to own it no more: it is not theirs to give.
+    Membership.objects.filter(user=alice).update(role=Role.VIEWER)
+    with pytest.raises(members.NoOffer):
+        members.take_ownership(alices_account, bob)
+    Membership.objects.filter(user=alice).update(role=Role.OWNER)
+    offer()
     members.leave(alices_account, bob, devices_stay=True)
     with pytest.raises(members.NoOffer):
         members.take_ownership(alices_account, bob)
