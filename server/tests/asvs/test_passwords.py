@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import time
 import unicodedata
@@ -217,3 +218,41 @@ def test_v11_4_2_a_weaker_hash_is_made_anew_when_its_owner_signs_in(
     assert "m=47104," in alice.password
     assert is_signed_in(browser), "the session in which it was made anew goes on"
     assert is_signed_in(signed_in_tab(alice.email))
+
+
+def judged(browser: Client, **sent: Any) -> Any:
+    return browser.post("/password/judge/", json.dumps(sent), content_type="application/json")
+
+
+@pytest.mark.parametrize(
+    ("password", "level", "why"),
+    [
+        ("x", 0, "at least 15"),
+        ("passwordpassword", 0, "lists guessers begin with"),
+        ("mnbvcxzlkjhgfdsapoi", 2, "follows a pattern"),
+        ("the lamp over the harbor door", 4, ""),
+    ],
+)
+def test_v6_2_4_the_meter_says_what_the_rules_will_say(password: str, level: int, why: str) -> None:
+    told = judged(tab(), password=password).json()
+    assert told["level"] == level
+    assert why in told["why"]
+    assert bool(told["why"]) == bool(refused(password))
+
+
+def test_v6_2_11_the_meter_knows_the_address_on_the_page(alice: User) -> None:
+    told = judged(tab(), password="seven liddell sisters row", email="liddell@example.net").json()
+    assert "“liddell”" in told["why"]
+    told = judged(signed_in_tab(alice.email), password="my alice in the harbor").json()
+    assert "“alice”" in told["why"]
+
+
+def test_the_meter_takes_no_nonsense_and_stores_nothing() -> None:
+    for body in ("", "[]", "{}", '{"password": 1}', "[" * 9000, "x" * 9000):
+        answer = tab().post("/password/judge/", body, content_type="application/json")
+        assert answer.status_code == 422, body[:20]
+    assert judged(tab(), password="a" * 5000).json()["level"] <= 2
+    closed = Client(HTTP_HOST="localhost", enforce_csrf_checks=True)
+    assert judged(closed, password="x").status_code == 403
+    assert judged(tab(), password="x")["Cache-Control"] == "no-store"
+    assert tab().get("/password/judge/").status_code == 405

@@ -338,7 +338,7 @@ def digest(secret: str) -> str:
 
 def words_for(counts: dict[str, int]) -> list[str]:
     """Return each count as people say it."""
-    return [words(count) for name, count in counts.items() if count and (words := WORDS.get(name))]
+    return [words(counts[name]) for name, words in WORDS.items() if counts.get(name)]
 
 
 WORDS: Final = {

@@ -172,6 +172,7 @@ def field(bound: BoundField, help_below: str = "") -> dict[str, Any]:
     return {
         "field": bound,
         "password": isinstance(widget, PasswordInput),
+        "meter": widget.attrs.get("autocomplete") == "new-password" and bound.name != "password2",
         "check": isinstance(widget, CheckboxInput),
         "optional": not bound.field.required and not isinstance(widget, CheckboxInput),
         "help_below": help_below,

@@ -96,6 +96,37 @@
     }
   }, true);
 
+  // --- How a new password would be judged, while it is typed.
+  const judged = (line) => {
+    const field = document.getElementById(line.dataset.strengthOf);
+    let waiting = 0;
+    let asked = 0;
+    const ask = async () => {
+      const number = ++asked;
+      const email = field.form?.querySelector("[type=email]")?.value ?? "";
+      const token = field.form?.querySelector("[name=csrfmiddlewaretoken]")?.value ?? "";
+      try {
+        const answer = await fetch("/password/judge/", {
+          method: "POST",
+          headers: { "Content-Type": "application/json", "X-CSRFToken": token },
+          body: JSON.stringify({ password: field.value, email }),
+        });
+        if (!answer.ok || number !== asked) return;
+        const told = await answer.json();
+        line.dataset.level = told.level;
+        line.querySelector("[data-words]").textContent = told.why || told.word;
+        line.hidden = false;
+      } catch {
+        line.hidden = true;
+      }
+    };
+    field?.addEventListener("input", () => {
+      clearTimeout(waiting);
+      if (field.value) waiting = setTimeout(ask, 250); else line.hidden = true;
+    });
+  };
+  for (const line of document.querySelectorAll("[data-strength-of]")) judged(line);
+
   const ready = () => {
     for (const part of document.querySelectorAll("[data-needs-script]")) part.hidden = false;
     for (const note of document.querySelectorAll(".toast[data-stay]")) {
