@@ -74,6 +74,13 @@ _SCHEMA: Final = (
     ) STRICT;
     CREATE TABLE note (name TEXT PRIMARY KEY, value ANY) STRICT;
     """,
+    """
+    -- What the last word about a command tells beside its state.
+    ALTER TABLE command ADD COLUMN report TEXT NOT NULL DEFAULT '';
+    ALTER TABLE command ADD COLUMN files INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE command ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE command ADD COLUMN threats INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 
 

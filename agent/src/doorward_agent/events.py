@@ -60,6 +60,7 @@ def scan_started(
     paths: Sequence[str],
     time: int,
     definitions_version: int = 0,
+    command_uid: UUID | None = None,
 ) -> outbox.Event:
     """Answer the event "a scan began"; `time` in milliseconds UTC."""
     event = messages.ScanActivity(
@@ -68,6 +69,7 @@ def scan_started(
         activity_id=messages.SCAN_STARTED,
         type_uid=messages.type_uid(6007, messages.SCAN_STARTED),
         scan=_scan(scan_uid, scheduled, name),
+        command_uid=command_uid,
         start_time=time,
         unmapped=messages.ScanDetail(paths=_paths(paths), definitions_version=definitions_version),
     )
@@ -93,6 +95,7 @@ def scan_ended(
     skipped: Mapping[str, int] | None = None,
     message: str = "",
     definitions_version: int = 0,
+    command_uid: UUID | None = None,
 ) -> outbox.Event:
     """Answer the summary of a scan that ended, however it ended; times in milliseconds UTC."""
     reasons = _reasons(skipped or {})
@@ -102,6 +105,7 @@ def scan_ended(
         activity_id=_ENDS[end],
         type_uid=messages.type_uid(6007, _ENDS[end]),
         scan=_scan(scan_uid, scheduled, name),
+        command_uid=command_uid,
         start_time=start_time,
         end_time=time,
         # A clock set back during the scan must not make the event invalid.
@@ -184,6 +188,7 @@ def remediation(
     sha256: str,
     finding_uid: UUID | None,
     quarantine_id: UUID | None,
+    command_uid: UUID | None = None,
 ) -> outbox.Event:
     """Answer the event "a quarantined file was restored" or "… was deleted"."""
     activity = {"restored": messages.REMEDIATION_RESTORE, "deleted": messages.REMEDIATION_EVICT}
@@ -194,6 +199,7 @@ def remediation(
         type_uid=messages.type_uid(7002, activity[action]),
         file=_file(path, size, sha256),
         disposition_id=DISPOSITIONS[action],
+        command_uid=command_uid,
         unmapped=messages.RemediationDetail(finding_uid=finding_uid, quarantine_id=quarantine_id),
     )
     return _event(event, outbox.FINDING)

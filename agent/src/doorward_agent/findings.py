@@ -11,10 +11,11 @@ import hashlib
 import json
 import os
 import sqlite3
+import time
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
-from doorward_agent import events, outbox, protection
+from doorward_agent import events, journal, outbox, protection
 from doorward_agent.config import AgentConfig
 from doorward_agent.database import note, noted, transaction
 
@@ -47,6 +48,8 @@ class Teller:
     scheduled: bool
     paths: tuple[str, ...]
     start_time: int
+    # The command that asked for the scan; it ends in the same transaction as the scan.
+    command_uid: str = ""
 
     def begin(self, definitions_version: str) -> None:
         """Tell that the scan began; should this process be killed, the next tells that it ended."""
@@ -56,6 +59,7 @@ class Teller:
                 "scheduled": self.scheduled,
                 "paths": self.paths,
                 "start_time": self.start_time,
+                "command_uid": self.command_uid,
             }
         ).encode()
         with transaction(self.db):
@@ -75,6 +79,7 @@ class Teller:
                 paths=self.paths,
                 time=self.start_time,
                 definitions_version=protection.version_number(definitions_version),
+                command_uid=_uuid_or_none(self.command_uid),
             )
             _put(self.config, self.db, event)
 
@@ -99,8 +104,15 @@ class Teller:
         )
         tell_finding(self.config, self.db, finding_uid, frozen, outcome)
 
-    def end(self, summary: ScanSummary, *, resolved: int, problem: str = "") -> None:
-        """Tell how the scan ended."""
+    def end(
+        self,
+        summary: ScanSummary,
+        *,
+        resolved: int,
+        problem: str = "",
+        stopped_by: Literal["canceled", "interrupted"] = "interrupted",
+    ) -> None:
+        """Tell how the scan ended; and, where a command had asked for it, how that ended."""
         how: events.ScanEnd = "completed"
         if problem:
             how = "error"
@@ -129,8 +141,20 @@ class Teller:
                 skipped=skipped,
                 message=problem,
                 definitions_version=protection.version_number(summary.definitions_version),
+                command_uid=_uuid_or_none(self.command_uid),
             )
             _fulfill(self.config, self.db, str(self.scan_uid), event)
+            if self.command_uid:
+                ends = {"completed": "succeeded", "error": "failed", "cancelled": stopped_by}
+                journal.settle(
+                    self.db,
+                    self.command_uid,
+                    ends[how],
+                    now=int(time.time() * 1000),
+                    code="" if how == "completed" else "scan-failed" if problem else stopped_by,
+                    detail=problem,
+                    counts=journal.Counts(summary.files, summary.bytes, summary.detections),
+                )
             if how == "completed":
                 note(self.db, "scanned", int(summary.ended_at * 1000))
 
@@ -178,14 +202,26 @@ def tell_interrupted_scan(
             start_time=frozen["start_time"],
             time=max(now, frozen["start_time"]),
             message="The scan was interrupted: the agent or the computer was stopped.",
+            command_uid=_uuid_or_none(frozen.get("command_uid", "")),
         )
         _fulfill(config, db, scan_uid, event)
+        if command_uid := frozen.get("command_uid", ""):
+            journal.settle(
+                db,
+                command_uid,
+                "interrupted",
+                now=now,
+                code="crash",
+                detail="The scan was ended from outside before its end.",
+            )
 
 
 def intend_remediation(
     db: sqlite3.Connection,
     record: QuarantineRecord,
     action: Literal["restored", "deleted"],
+    *,
+    command_uid: str = "",
 ) -> str:
     """Note that a quarantined file is about to be restored or deleted; answer the act's id.
 
@@ -200,11 +236,13 @@ def intend_remediation(
         key=f"{record.id} {action}",
         uid=str(UUID(int=bits)),
         owner=owner(),
-        body=json.dumps(act_on(record, action)).encode(),
+        body=json.dumps(act_on(record, action, command_uid=command_uid)).encode(),
     )
 
 
-def act_on(record: QuarantineRecord, action: Literal["restored", "deleted"]) -> dict[str, Any]:
+def act_on(
+    record: QuarantineRecord, action: Literal["restored", "deleted"], *, command_uid: str = ""
+) -> dict[str, Any]:
     """Answer what is told of such an act, now or by whoever completes it."""
     return {
         "action": action,
@@ -212,6 +250,7 @@ def act_on(record: QuarantineRecord, action: Literal["restored", "deleted"]) -> 
         "size": record.size,
         "sha256": record.sha256,
         "quarantine_id": record.id,
+        "command_uid": command_uid,
     }
 
 
@@ -231,14 +270,31 @@ def tell_remediation(
             sha256=frozen["sha256"],
             finding_uid=UUID(finding) if isinstance(finding, str) else None,
             quarantine_id=UUID(frozen["quarantine_id"]),
+            command_uid=_uuid_or_none(frozen.get("command_uid", "")),
         )
         _fulfill(config, db, uid, event)
+        if command_uid := frozen.get("command_uid", ""):
+            journal.settle(db, command_uid, "succeeded", now=now)
         db.execute("DELETE FROM note WHERE name = ?", (_finding_of(frozen["quarantine_id"]),))
+
+
+def commanded(db: sqlite3.Connection) -> set[str]:
+    """Answer the commands that a process which is still there carries out just now."""
+    found = set()
+    for _, _, who, body in outbox.intents(db):
+        uid = json.loads(body).get("command_uid", "")
+        if uid and not is_gone(who):
+            found.add(uid)
+    return found
 
 
 def drop(db: sqlite3.Connection, uid: str) -> None:
     """Forget what was begun and, as it turned out, never happened."""
     outbox.fulfill(db, uid, [], max_bytes=0, max_events=0)
+
+
+def _uuid_or_none(text: str) -> UUID | None:
+    return UUID(text) if text else None
 
 
 def _finding_of(quarantine_id: str) -> str:
