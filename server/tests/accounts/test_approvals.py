@@ -89,6 +89,11 @@ def test_v6_6_4_a_sign_in_is_approved_by_its_number(alice: User, phone: Client) 
     assert "Laptop" in page or "browser" in page
     assert "127.0.0.1" in page
     assert f">{number}<" not in page, "who approves must look at the other browser"
+    assert "/account/asks/" in page
+    assert "Is this you, signing in?</b>" not in page, "the page that asks does not ask twice"
+    here = {"HX-Current-URL": f"http://localhost/account/approve/{newest(alice).pk}/"}
+    told = phone.get("/account/asks/", headers=here).content.decode()
+    assert "Is this you" not in told
     answer(phone, alice, number)
     finish(laptop)
     assert is_signed_in(laptop)

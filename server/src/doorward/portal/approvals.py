@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from allauth.account.internal.flows.login import record_authentication
@@ -130,7 +131,8 @@ def asks(request: HttpRequest) -> HttpResponse:
         # A part of a page whose session has ended has nothing to put there.
         by_part = request.headers.get("HX-Request") == "true"
         return HttpResponse(status=204) if by_part else redirect_to_login(request.path)
-    found = asking.of(cast(User, request.user))
+    page = urlsplit(request.headers.get("HX-Current-URL", "")).path
+    found = asking.of(cast(User, request.user), page=page)
     if request.headers.get("If-None-Match") == f'"{found.tag}"':
         return HttpResponse(status=204)
     response = render(request, "portal/parts/asks.html", {"asks": found})

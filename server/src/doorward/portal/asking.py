@@ -29,13 +29,20 @@ class Asks:
         return hashlib.blake2b(repr(seen).encode(), digest_size=8).hexdigest()
 
 
-def of(user: User) -> Asks:
-    """Return what is asked of this person now; no query while nothing can be."""
+def of(user: User, *, page: str) -> Asks:
+    """Return what is asked of this person now; no query while nothing can be.
+
+    ``page`` is the path of the page that shows it: what that page itself asks is not asked twice.
+    """
     now = timezone.now()
     if user.asked_until is None or user.asked_until <= now:
         return Asks([], [])
     return Asks(
-        [(each, lockout.network_of(each.ip)) for each in approvals.waiting_for(user, now)],
+        [
+            (each, lockout.network_of(each.ip))
+            for each in approvals.waiting_for(user, now)
+            if str(each.pk) not in page
+        ],
         [(each, recovery.is_open(each, now)) for each in recovery.running_for(user)],
         leaving.pending(user),
     )

@@ -17,5 +17,6 @@ def asks(context: template.Context) -> dict[str, Any]:
     """Show what is asked of this person now, and ask again every few seconds."""
     request = context["request"]
     user = request.user
-    found = asking.of(user) if isinstance(user, User) else asking.Asks([], [])
+    nothing = asking.Asks([], [])
+    found = asking.of(user, page=request.path) if isinstance(user, User) else nothing
     return {"asks": found, "csrf_token": context.get("csrf_token"), "request": request}
