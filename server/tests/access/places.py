@@ -92,6 +92,7 @@ PAGES: Final[dict[str, Place]] = {
     "recovery_enter": SIGNING_IN,
     "recovery_open": SIGNING_IN,
     "recovery_stop": SIGNING_IN,
+    "password_judge": OPEN,
     "login_link": SIGNING_IN,
     "login_link_redeem": SIGNING_IN,
     "receipt": SIGNING_IN,

@@ -57,7 +57,7 @@ PAGES += [
     "/email/",
 ]
 HELP = ["", "adding-a-device/", "states/", "restoring-a-file/", "what-the-agent-sends/"]
-HELP += ["ask/", "self-test/", "signing-in/"]
+HELP += ["ask/", "self-test/", "signing-in/", "together/"]
 OUTSIDE = ["/login/", "/signup/", "/password/reset/", "/offline/", *(f"/help/{a}" for a in HELP)]
 
 

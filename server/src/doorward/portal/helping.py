@@ -10,7 +10,9 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 
+from doorward.accounts import invitations
 from doorward.devices import enrollment, state
+from doorward.portal.members import ROLES, SHARES
 
 ARTICLES: Final[dict[str, tuple[Promise, Promise, str]]] = {
     "adding-a-device": (
@@ -32,6 +34,11 @@ ARTICLES: Final[dict[str, tuple[Promise, Promise, str]]] = {
         _("What the agent sends"),
         _("Everything it tells this service, and what it never does."),
         "report",
+    ),
+    "together": (
+        _("Look after an account together"),
+        _("Who may do what, what the others see of your devices, leaving and handing over."),
+        "account",
     ),
     "signing-in": (
         _("Trouble signing in"),
@@ -63,6 +70,9 @@ def article(request: HttpRequest, slug: str) -> HttpResponse:
         "silent": state.SILENT.days,
         "code_minutes": int(enrollment.CODE_LIFE.total_seconds() // 60),
         "code_tries": enrollment.CODE_TRIES,
+        "roles": [(role.label, may) for role, may in ROLES.items()],
+        "shares": list(SHARES.values()),
+        "invitation_hours": int(invitations.LASTS.total_seconds() // 3600),
     }
     return render(request, f"portal/help/{slug}.html", context)
 
