@@ -259,7 +259,7 @@ class Patience(LostSecondStep):
         waiting = Recovery.objects.filter(user=self.alice, ended_at__isnull=True, kind="mailbox")
         if not waiting or is_signed_in(self.thief):
             return
-        self.now.move_to(max(timezone.now(), waiting[0].ready_at))
+        self.now.move_to(max(timezone.now(), waiting[0].ready_at or timezone.now()))
         browser = tab("Patient/1.0")
         browser.post("/" + recovery.open_link(waiting[0]).split("/", 3)[3])
         type_password(browser, self.alice.email, self.password)

@@ -132,7 +132,7 @@ def asks(request: HttpRequest) -> HttpResponse:
         by_part = request.headers.get("HX-Request") == "true"
         return HttpResponse(status=204) if by_part else redirect_to_login(request.path)
     page = urlsplit(request.headers.get("HX-Current-URL", "")).path
-    found = asking.of(cast(User, request.user), page=page)
+    found = asking.of(request.user, page=page)
     if request.headers.get("If-None-Match") == f'"{found.tag}"':
         return HttpResponse(status=204)
     response = render(request, "portal/parts/asks.html", {"asks": found})
