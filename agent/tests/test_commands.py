@@ -233,10 +233,10 @@ def test_a_scan_of_the_agents_own_follows_the_settings(
     monkeypatch.setattr("doorward_agent.hosts.quick_paths", lambda: [eicar_file.parent])
     prepare(AgentConfig(state_dir=state))
     db = database.open_in(state)
-    policy.receive(db, 1, b'{"scanning":{"on_detection":"report"}}')
+    policy.receive(db, 1, b'{"finding":{"action":"report"}}')
     status, found = scanned(state, capsys, "--scheduled", "quick")
     assert (status, found["threats"][0]["action"]) == (1, "detected")
-    rules = {"scanning": {"excluded": [str(eicar_file.parent)]}}
+    rules = {"exclusions": {"one": {"path": str(eicar_file.parent)}}}
     policy.receive(db, 2, json.dumps(rules).encode())
     db.close()
     status, found = scanned(state, capsys, "--scheduled", "quick")

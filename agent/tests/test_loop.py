@@ -50,6 +50,7 @@ class Server(httpx2.AsyncBaseTransport):
         self.bad: set[str] = set()
         self.away = False
         self.commands: tuple[messages.Command, ...] = ()
+        self.settings: tuple[int, bytes] = (0, b"{}")
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         body = await request.aread()
@@ -78,12 +79,15 @@ class Server(httpx2.AsyncBaseTransport):
                 messages.CheckInAnswer(
                     server_time=now,
                     next_check_in=60,
-                    settings_version=0,
+                    settings_version=self.settings[0],
                     definitions_version=0,
                     entitlement=messages.Entitled(state="active"),
                     commands=commands,
                 )
             )
+        if path == "/settings":
+            version, effective = self.settings
+            return wire(messages.RawSettings(version=version, effective=msgspec.Raw(effective)))
         if path.startswith("/commands/"):
             said = msgspec.json.decode(body, type=messages.CommandState)
             self.answered.append((path.rpartition("/")[2], said))
@@ -398,13 +402,52 @@ def test_a_failed_scan_shows_in_the_check_in(
 def test_settings_that_cannot_be_applied_are_told_and_change_nothing(
     work: Loop, db: sqlite3.Connection, server: Server
 ) -> None:
-    policy.receive(db, 4, b'{"scanning": {"quick": {"hour": 3}}}')
-    policy.receive(db, 5, b'{"scanning": {"quick": {"hour": 99}}}')
-    assert policy.current(db)[1].scanning.quick.hour == 3
+    policy.receive(db, 4, b'{"quick_scan": {"start": "03:00"}}')
+    policy.receive(db, 5, b'{"quick_scan": {"start": "99:00"}}')
+    assert policy.current(db)[1].quick_scan.start == "03:00"
     at_work(work, lambda: len(server.heard) == 1)
     said = server.heard[0].settings
-    assert (said.version, said.status) == (5, "failed")
-    assert said.errors[0].pointer == "/scanning/quick/hour"
+    assert (said.version, said.status, said.failed_version) == (4, "failed", 5)
+    assert said.errors[0].pointer == "/quick_scan/start"
+
+
+def test_new_settings_are_fetched_applied_and_told(
+    work: Loop, db: sqlite3.Connection, server: Server
+) -> None:
+    server.settings = (4, b'{"quick_scan": {"start": "03:00"}}')
+    at_work(work, lambda: len(server.heard) == 2)
+    assert policy.current(db)[1].quick_scan.start == "03:00"
+    assert [said.settings.version for said in server.heard] == [0, 4]
+
+
+def test_settings_that_failed_are_fetched_once_and_the_next_ones_heal(
+    work: Loop, db: sqlite3.Connection, server: Server
+) -> None:
+    policy.receive(db, 3, b'{"quick_scan": {"start": "03:00"}}')
+    server.settings = (4, b'{"quick_scan": {"start": 7}}')
+    at_work(work, lambda: len(server.heard) == 2)
+    asyncio.run(_again(work, server))
+    assert server.calls.count("/settings") == 1
+    said = server.heard[-1].settings
+    assert (said.version, said.status, said.failed_version) == (3, "failed", 4)
+    server.settings = (5, b'{"quick_scan": {"start": "04:00"}}')
+    asyncio.run(_again(work, server))
+    assert policy.current(db)[0] == 5
+    assert policy.refused(db) is None
+
+
+async def _again(work: Loop, server: Server) -> None:
+    talking = talk(work.config, server)
+    await work.check_in(talking)
+    await talking.close()
+
+
+def test_what_is_not_shared_is_not_sent(work: Loop, db: sqlite3.Connection, server: Server) -> None:
+    policy.receive(db, 1, b'{"sharing": {"system_version": false}}')
+    at_work(work, lambda: len(server.heard) == 1)
+    assert server.heard[0].device is not None
+    assert server.heard[0].device.os.version == ""
+    assert "settings" in (server.heard[0].device.capabilities or ())
 
 
 def test_a_command_of_an_unknown_kind_is_answered_honestly_once(
@@ -541,7 +584,7 @@ def test_scans_are_due_by_the_policy(
     with database.transaction(db):
         database.note(db, "since", int(time.time() * 1000))
     assert [plan.kind for plan in work.due()] == ["quick"]
-    policy.receive(db, 1, b'{"scanning":{"quick":{"enabled":false},"full":{"enabled":false}}}')
+    policy.receive(db, 1, b'{"quick_scan":{"enabled":false},"full_scan":{"enabled":false}}')
     assert work.due() == []
 
 

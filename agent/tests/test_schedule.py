@@ -14,7 +14,7 @@ from doorward_agent import schedule
 from doorward_agent.schedule import Kind, Plan
 
 QUICK = Plan(kind="quick", hour=12, spread=0)
-FULL = Plan(kind="full", hour=12, minute=30, weekday=2, spread=0)
+FULL = Plan(kind="full", hour=12, minute=30, days=frozenset({2}), spread=0, on_battery="wait")
 BERLIN = ZoneInfo("Europe/Berlin")
 LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
@@ -34,7 +34,7 @@ def due(
 ) -> list[Kind]:
     found = schedule.due(
         plans,
-        {kind: started[kind] for kind in ("quick", "full") if kind in started},  # type: ignore[misc]  # literals
+        {kind: started[kind] for kind in schedule.KINDS if kind in started},
         now,
         device="d",
         since=since,
@@ -99,6 +99,38 @@ def test_a_full_scan_waits_for_mains_power_but_not_for_ever() -> None:
     assert "full" in due(later, quick=later, full=last, on_battery=True)
 
 
+def test_not_on_battery_means_not_on_battery() -> None:
+    plan = (dataclasses.replace(QUICK, on_battery="skip"),)
+    ran, now = at("2026-03-01 12:00"), at("2026-03-12 12:30")
+    assert due(now, quick=ran, plans=plan, on_battery=True) == []
+    assert due(now, quick=ran, plans=plan) == ["quick"]
+
+
+def test_what_was_missed_is_left_out_where_the_plan_says_so() -> None:
+    plan = (dataclasses.replace(QUICK, catch_up=False),)
+    ran = at("2026-03-01 12:00")
+    assert due(at("2026-03-03 09:00"), quick=ran, plans=plan) == [], "the laptop slept at noon"
+    assert due(at("2026-03-03 12:30"), quick=ran, plans=plan) == ["quick"]
+    assert due(at("2026-03-03 13:01"), quick=ran, plans=plan) == []
+    assert due(at("2026-03-03 09:00"), plans=plan) == [], "nor does a new device begin at once"
+
+
+def test_a_plan_runs_on_each_of_its_days_and_on_no_other() -> None:
+    plan = (dataclasses.replace(QUICK, days=frozenset({0, 4}), catch_up=False),)
+    monday = dt.datetime(2026, 3, 2, 12, 10, tzinfo=dt.UTC)
+    days = [monday + dt.timedelta(days=number) for number in range(7)]
+    ran = at("2026-02-20 12:00")
+    assert [bool(due(day, quick=ran, plans=plan)) for day in days] == [
+        True, False, False, False, True, False, False,
+    ]  # fmt: skip
+
+
+def test_nothing_stands_in_for_a_scan_of_chosen_folders() -> None:
+    plan = (Plan(kind="custom", hour=12, spread=0),)
+    now = at("2026-03-04 12:40")
+    assert due(now, quick=now, full=now, custom=at("2026-03-03 12:00"), plans=plan) == ["custom"]
+
+
 def test_the_skipped_hour_of_spring_still_has_its_slot() -> None:
     night = (Plan(kind="quick", hour=2, minute=30, spread=0),)
     ran = at("2026-03-28 02:30", BERLIN)
@@ -130,10 +162,10 @@ zones = st.sampled_from(
 ).map(ZoneInfo)
 plans = st.builds(
     Plan,
-    kind=st.sampled_from(["quick", "full"]),
+    kind=st.sampled_from(schedule.KINDS),
     hour=st.integers(0, 23),
     minute=st.integers(0, 59),
-    weekday=st.none() | st.integers(0, 6),
+    days=st.frozensets(st.integers(0, 6), min_size=1),
     spread=st.integers(0, 60),
 )
 FIRST, LAST = dt.datetime(2011, 6, 1), dt.datetime(2035, 1, 1)  # noqa: DTZ001 - as hypothesis wants
@@ -146,7 +178,7 @@ def test_now_lies_between_two_slots(plan: Plan, now: dt.datetime, zone: ZoneInfo
     after = schedule.slot_after(plan, now, zone)
     assert before <= now < after
     # Apia left out a whole day in 2011; elsewhere a change of the clock is hours at most.
-    assert after - before <= plan.period + dt.timedelta(days=7 if plan.weekday is not None else 1)
+    assert after - before <= plan.period + dt.timedelta(days=7)
 
 
 @given(plan=plans, begin=moments, zone=zones, steps=st.lists(st.integers(1, 4000), max_size=60))

@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     scan.add_argument("--no-report", action="store_true", help="tell the server nothing")
     scan.add_argument("--full-speed", action="store_true", help="do not wait for other programs")
-    scan.add_argument("--scheduled", choices=("quick", "full"), help=argparse.SUPPRESS)
+    scan.add_argument("--scheduled", choices=("quick", "full", "custom"), help=argparse.SUPPRESS)
 
     status = command("status", "Show how this computer is protected.")
     status.add_argument("--json", action="store_true", help="print it as JSON")

@@ -57,6 +57,11 @@ class AgentConfig:
     """How far two windows overlap: a pattern across the seam is still seen whole."""
     excluded: tuple[str, ...] = ()
     """Folders or files never scanned, as absolute paths."""
+    excluded_files: tuple[tuple[str, str], ...] = ()
+    """Files in which nothing is found: SHA-256, and the one path where that holds, or "" for all.
+    """
+    open_archives: bool = True
+    """Whether archives are looked into; without, each is told as not fully scanned."""
     scan_network_mounts: bool = False
     """Whether a walk descends into network mounts below the folder it was asked for."""
 

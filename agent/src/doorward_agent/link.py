@@ -219,6 +219,10 @@ class Link:
             "/check-in", body, messages.CheckInAnswer, headers=headers, wait=wait
         )
 
+    async def settings(self) -> messages.RawSettings:
+        """Ask for all settings; they are still unread, so that a mistake in them names itself."""
+        return await self._bearer("/settings", b"", messages.RawSettings, method="GET")
+
     async def report(self, events: Sequence[bytes]) -> messages.ReportAnswer:
         """Deliver events; what the answer calls accepted or duplicate is on the server's disk."""
         body = b'{"events":[' + b",".join(events) + b"]}"
@@ -244,6 +248,7 @@ class Link:
         headers: dict[str, str] | None = None,
         compress: bool = False,
         wait: int = 0,
+        method: str = "POST",
     ) -> _T:
         wire, encoding = body, {}
         if compress and len(body) >= COMPRESS_FROM_BYTES:
@@ -252,7 +257,7 @@ class Link:
             token = await self._current_token()
             try:
                 return await self._call(
-                    "POST",
+                    method,
                     path,
                     wire,
                     answer,

@@ -39,9 +39,12 @@ from doorward_agent.config import AgentConfig
 from doorward_agent.database import note, noted, noted_int, transaction
 from doorward_agent.terminal import counted
 from doorward_protocol import messages
+from doorward_protocol.settings import Settings
 
 log = logging.getLogger("doorward_agent")
 
+CAPABILITIES: Final = ("scan", "quarantine", "zstd", "settings")
+"""What this agent can do besides."""
 # The commands this agent can carry out; the server is told of any other that it is unsupported.
 KNOWN_COMMANDS: Final[frozenset[str]] = frozenset()
 
@@ -227,11 +230,11 @@ class Loop:
 
     async def check_in(self, server: link.Link) -> float:
         """Check in once and take in the answer; answer the seconds until the next time."""
-        facts = device_facts(self.version)
+        version, in_force = policy.current(self.db)
+        facts = device_facts(self.version, in_force)
         facts_body = messages.encode(facts)
         told = noted(self.db, "facts_told")
         depth = outbox.depth(self.db)
-        version, _ = policy.current(self.db)
         refused = policy.refused(self.db)
         with transaction(self.db):
             # Stored before it is sent: a number is never used twice, whatever happens next.
@@ -241,11 +244,12 @@ class Loop:
             boot_id=self.boot_id,
             seq=seq,
             settings=messages.SettingsState(
-                version=version if refused is None else refused.version,
+                version=version,
                 status="applied" if refused is None else "failed",
+                failed_version=0 if refused is None else refused.version,
                 errors=()
                 if refused is None
-                else (messages.SettingsError(pointer=refused.pointer, code="invalid"),),
+                else (messages.SettingsError(pointer=refused.pointer, code=refused.code),),
             ),
             definitions=messages.DefinitionsState(
                 version=protection.definitions_version(self.config)
@@ -281,6 +285,10 @@ class Loop:
             hosts.give_back_memory()
         self._worked(server)
         await self._answer_commands(server)
+        if answer.settings_version > max(version, refused.version if refused else 0):
+            await self._take_settings(server)
+            # At once, so that people see what became of their change.
+            return self.config.check_in_least
         return self._pause_after(answer, first=first, asked=wait, held=held)
 
     def _pause_after(
@@ -302,6 +310,25 @@ class Loop:
         if answer.more:
             return least
         return min(max(float(answer.next_check_in), least), most)
+
+    async def _take_settings(self, server: link.Link) -> None:
+        """Get the settings and put them in force; the next check-in tells whether that worked."""
+        try:
+            found = await server.settings()
+        except link.MessageRefused as problem:
+            log.warning("settings: %s", problem)
+            return
+        policy.receive(self.db, found.version, bytes(found.effective))
+        refused = policy.refused(self.db)
+        if refused is None:
+            log.info("settings %d are in force", found.version)
+        else:
+            log.warning(
+                "settings %d can't be put in force (%s at %s): the last good ones stay",
+                refused.version,
+                refused.code,
+                messages.fitted(repr(refused.pointer), 200),
+            )
 
     async def _answer_commands(self, server: link.Link) -> None:
         for command in journal.unanswered(self.db):
@@ -363,8 +390,7 @@ class Loop:
         found = identity_or_none(self.config)
         _, in_force = policy.current(self.db)
         moments: dict[schedule.Kind, dt.datetime] = {}
-        kinds: tuple[schedule.Kind, ...] = ("quick", "full")
-        for kind in kinds:
+        for kind in schedule.KINDS:
             stamp = max(noted_int(self.db, f"started.{kind}"), self._started.get(kind, 0))
             if stamp:
                 moments[kind] = _moment(stamp)
@@ -499,17 +525,27 @@ class Loop:
         delivery.remember_sent(self.db, path, body, compressed=compressed, now=self._now())
 
 
-def device_facts(version: str) -> messages.DeviceFacts:
-    """Answer all that the server learns about this computer."""
+def capabilities(settings: Settings) -> tuple[str, ...]:
+    """Answer what this agent can do, and is let do by these settings."""
+    kinds = sorted(kind for kind in KNOWN_COMMANDS if policy.may(settings, kind))
+    # That it takes commands at all is told also where the settings switch all of them off.
+    return (*CAPABILITIES, *(("commands",) if KNOWN_COMMANDS else ()), *kinds)
+
+
+def device_facts(version: str, settings: Settings | None = None) -> messages.DeviceFacts:
+    """Answer all that the server learns about this computer, as far as the settings share it."""
     found = hosts.facts()
     return messages.DeviceFacts(
         hostname=messages.fitted(found.hostname, messages.MAX_NAME),
         os=messages.OperatingSystem(
             name=messages.fitted(found.os_name, messages.MAX_WORD),
-            version=messages.fitted(found.os_version, messages.MAX_NAME),
+            version=messages.fitted(found.os_version, messages.MAX_NAME)
+            if settings is None or settings.sharing.system_version
+            else "",
         ),
         type=found.type,
         agent_version=messages.fitted(version, messages.MAX_WORD),
+        capabilities=None if settings is None else capabilities(settings),
     )
 
 

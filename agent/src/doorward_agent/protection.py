@@ -6,7 +6,7 @@ import re
 import sqlite3
 from typing import Final
 
-from doorward_agent import definitions
+from doorward_agent import definitions, schedule
 from doorward_agent.config import AgentConfig
 from doorward_agent.database import noted_int
 from doorward_protocol import messages
@@ -21,7 +21,7 @@ def state(config: AgentConfig, db: sqlite3.Connection) -> messages.ProtectionSta
         return messages.ProtectionState(state="off", reasons=("no-definitions",))
     reasons = tuple(
         f"{kind}-scan-failed"
-        for kind in ("quick", "full")
+        for kind in schedule.KINDS
         # Killed by a signal counts too: such a status is negative.
         if noted_int(db, f"status.{kind}") not in range(_SCAN_FAILED)
     )

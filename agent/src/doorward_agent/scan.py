@@ -217,6 +217,7 @@ def version(config: AgentConfig, found: definitions.DefinitionSet) -> str:
         "archive_depth",
         "archive_member_bytes",
         "max_file_bytes",
+        "open_archives",
     )
     seen_by.extend(f"{name} {getattr(config, name)}" for name in limits)
     return "\n".join(seen_by)
@@ -501,6 +502,7 @@ class Run:
         except allowed.AllowedUnreadable:
             # When in doubt, report.
             kept = False
+        kept = kept or _excluded(self._config, sha256, done.job.path)
         if kept:
             self._counts.allowed += 1
             return None
@@ -551,6 +553,14 @@ class Run:
                 path=readable(self._here),
             )
         )
+
+
+def _excluded(config: AgentConfig, sha256: str, path: bytes) -> bool:
+    """Tell whether the settings let exactly this content be, here or everywhere."""
+    return any(
+        digest == sha256 and (not place or os.path.realpath(os.fsencode(place)) == path)
+        for digest, place in config.excluded_files
+    )
 
 
 def _opened(path: bytes) -> int:

@@ -1,8 +1,9 @@
 """What is due now: pure, so that every clock, zone and missed run can be tried.
 
-A plan is a weekly or daily slot in the computer's own time. A slot is due once: when its moment
-(plus this device's own delay, which spreads a fleet) has passed and nothing of its kind has started
-since. However many slots were missed while the computer was off, one run catches up with them.
+A plan is a slot on some days of the week in the computer's own time. A slot is due once: when its
+moment (plus this device's own delay, which spreads a fleet) has passed and nothing of its kind has
+started since. However many slots were missed while the computer was off, one run catches up with
+them, unless the plan says that what was missed is left out.
 """
 
 from __future__ import annotations
@@ -11,37 +12,46 @@ import dataclasses
 import datetime as dt
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
-Kind = Literal["quick", "full"]
+Kind = Literal["quick", "full", "custom"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 # A last run further in the future than this was noted under a wrong clock and counts for nothing;
 # otherwise one start in the year 2099 would end all scanning until then.
 CLOCK_DOUBT: Final = dt.timedelta(hours=1)
-# How long a full scan waits for mains power before it runs on battery all the same.
+# How long a scan that waits for mains power does so before it runs on battery all the same.
 BATTERY_PATIENCE: Final = dt.timedelta(days=3)
+# Later than this after its moment a slot counts as missed: another scan may have been under way.
+LATE: Final = dt.timedelta(hours=1)
+EVERY_DAY: Final = frozenset(range(7))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One kind of scan at one time of day; `weekday` (0 is Monday) makes it weekly."""
+    """One kind of scan at one time of day, on these days of the week (0 is Monday)."""
 
     kind: Kind
     hour: int
     minute: int = 0
-    weekday: int | None = None
+    days: frozenset[int] = EVERY_DAY
     # The longest delay this device may add of its own, in minutes.
     spread: int = 30
+    # "wait" for mains power for a while, or "skip": not while on battery.
+    on_battery: Literal["run", "wait", "skip"] = "run"
+    catch_up: bool = True
 
     @property
     def period(self) -> dt.timedelta:
-        """The time from one slot to the next, save for a changed clock."""
-        return dt.timedelta(days=1 if self.weekday is None else 7)
+        """The longest time from one slot to the next, save for a changed clock."""
+        ordered = sorted(self.days)
+        following = [*ordered[1:], ordered[0] + 7]
+        return dt.timedelta(days=max(b - a for a, b in zip(ordered, following, strict=True)))
 
 
 DEFAULT_PLANS: Final = (
     Plan(kind="quick", hour=12),
-    Plan(kind="full", weekday=2, hour=12, minute=30),
+    Plan(kind="full", days=frozenset({2}), hour=12, minute=30, on_battery="wait"),
 )
 
 
@@ -50,7 +60,7 @@ def slot_before(plan: Plan, now: dt.datetime, zone: dt.tzinfo | None = None) -> 
     local = now.astimezone(zone)
     day = local.date() + dt.timedelta(days=1)
     while True:
-        if plan.weekday is None or day.weekday() == plan.weekday:
+        if day.weekday() in plan.days:
             found = _in_utc(day, plan, zone)
             if found <= now:
                 return found
@@ -62,7 +72,7 @@ def slot_after(plan: Plan, now: dt.datetime, zone: dt.tzinfo | None = None) -> d
     local = now.astimezone(zone)
     day = local.date() - dt.timedelta(days=1)
     while True:
-        if plan.weekday is None or day.weekday() == plan.weekday:
+        if day.weekday() in plan.days:
             found = _in_utc(day, plan, zone)
             if found > now:
                 return found
@@ -91,7 +101,7 @@ def due(
     """Answer the plans to run now, the longest overdue first.
 
     `started` holds when each kind last began, `since` when protection began: a quick scan that has
-    never run is due at once, a full one from its first slot on. A full scan stands in for a quick
+    never run is due at once, any other from its first slot on. A full scan stands in for a quick
     one, since it reads more.
     """
     found: list[tuple[dt.datetime, Plan]] = []
@@ -99,7 +109,7 @@ def due(
         slot = slot_before(plan, now, zone)
         last = _latest(plan.kind, started, now)
         if last is None:
-            if plan.kind == "quick":
+            if plan.kind == "quick" and plan.catch_up and not _held_back(plan, on_battery):
                 found.append((since, plan))
                 continue
             # `since` under a wrong clock must not postpone the first full scan for ever.
@@ -112,11 +122,20 @@ def due(
             earlier = slot_before(plan, slot - dt.timedelta(microseconds=1), zone)
             if last >= earlier:
                 continue
-            moment = earlier
-        if on_battery and plan.kind == "full" and now - moment < BATTERY_PATIENCE:
+            moment = earlier + delay(plan, earlier, device)
+        waited = now - moment
+        if not plan.catch_up and waited > LATE:
+            continue
+        if _held_back(plan, on_battery) and (
+            plan.on_battery == "skip" or waited < BATTERY_PATIENCE
+        ):
             continue
         found.append((moment, plan))
     return [plan for _, plan in sorted(found, key=lambda entry: (entry[0], entry[1].kind))]
+
+
+def _held_back(plan: Plan, on_battery: bool) -> bool:
+    return on_battery and plan.on_battery != "run"
 
 
 def next_moment(
@@ -137,7 +156,7 @@ def next_moment(
 def _latest(
     kind: Kind, started: Mapping[Kind, dt.datetime], now: dt.datetime
 ) -> dt.datetime | None:
-    kinds: tuple[Kind, ...] = ("quick", "full") if kind == "quick" else ("full",)
+    kinds: tuple[Kind, ...] = ("quick", "full") if kind == "quick" else (kind,)
     moments = [
         started[each] for each in kinds if each in started and started[each] <= now + CLOCK_DOUBT
     ]

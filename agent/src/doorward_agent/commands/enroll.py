@@ -11,7 +11,7 @@ import time
 from importlib.metadata import version as version_of
 from typing import Final
 
-from doorward_agent import database, delivery, identity, link, loop, outbox
+from doorward_agent import database, delivery, identity, link, loop, outbox, policy
 from doorward_agent.commands import CommandRefused, config_of, own_command
 from doorward_agent.config import AgentConfig
 from doorward_agent.terminal import say
@@ -21,7 +21,6 @@ from doorward_protocol import messages, signing
 _AGAIN_AFTER: Final = (1.0, 2.0, 4.0)
 # All tries and pauses together: whoever waits at the terminal learns how it went.
 _WITHIN: Final = 90.0
-_CAPABILITIES: Final = ("scan", "quarantine", "zstd")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -92,14 +91,17 @@ async def _enroll(
         device=loop.device_facts(version_of("doorward-agent")),
         code=code[:64],
         name=messages.fitted(pending.name, messages.MAX_NAME),
-        capabilities=_CAPABILITIES,
+        capabilities=loop.capabilities(policy.DEFAULT),
     )
     last: link.LinkProblem = link.ServerUnreachable(f"{server.server} did not answer in time.")
     try:
         async with asyncio.timeout(_WITHIN):
             for pause in (*_AGAIN_AFTER, 0.0):
                 try:
-                    return await server.enroll(request), server.clock_offset
+                    answer = await server.enroll(request)
+                    # What another account wanted of this computer holds no longer.
+                    policy.forget(db)
+                    return answer, server.clock_offset
                 except (link.ServerUnreachable, link.ServerBusy) as problem:
                     last = problem
                     await asyncio.sleep(max(pause, problem.retry_after or 0.0))

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from doorward_agent.findings import Outcome, Teller
     from doorward_agent.identity import Identity
     from doorward_agent.progress import Display
+    from doorward_protocol.settings import Settings
 
 CLEAN, FOUND, ERROR = 0, 1, 2
-_NAMES = {"quick": "Quick scan", "full": "Full scan"}
+_NAMES = {"quick": "Quick scan", "full": "Full scan", "custom": "Scan of chosen folders"}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -31,9 +32,13 @@ def run(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
     if not arguments.full_speed:
         _go_last()
-    paths = _paths(arguments)
-    if arguments.scheduled:
-        config = _by_policy(config, arguments)
+    settings = _settings(config)
+    paths = _paths(arguments, settings)
+    if not paths:
+        say("None of the folders to scan is on this computer.")
+        return CLEAN
+    if settings is not None:
+        config = _by_policy(config, settings, arguments)
     who = None if arguments.no_report else _account(config)
     with contextlib.ExitStack() as stack:
         stop = _Stop()
@@ -137,7 +142,12 @@ class _Stop:
         self._asked = True
 
 
-def _paths(arguments: argparse.Namespace) -> list[Any]:
+def _paths(arguments: argparse.Namespace, settings: Settings | None) -> list[Any]:
+    if arguments.scheduled == "custom":
+        from doorward_agent import policy
+
+        folders = policy.folders(settings) if settings is not None else ()
+        return [folder for folder in folders if os.path.exists(folder)]  # noqa: PTH110 - text as it came
     if arguments.scheduled:
         from doorward_agent import hosts
 
@@ -147,20 +157,30 @@ def _paths(arguments: argparse.Namespace) -> list[Any]:
     return list(arguments.paths)
 
 
-def _by_policy(config: AgentConfig, arguments: argparse.Namespace) -> AgentConfig:
-    """Answer how the settings in force want scans of the agent's own to be."""
-    import dataclasses
-
+def _settings(config: AgentConfig) -> Settings | None:
+    """Answer the settings received, None where nobody has sent any: a scan needs none."""
+    if not (config.state_dir / "agent.db").exists():
+        return None
     from doorward_agent import policy
 
     db = _database(config)
     try:
-        _, in_force = policy.current(db)
+        version, in_force = policy.current(db)
     finally:
         db.close()
-    if in_force.scanning.on_detection == "report":
+    return in_force if version else None
+
+
+def _by_policy(
+    config: AgentConfig, settings: Settings, arguments: argparse.Namespace
+) -> AgentConfig:
+    """Answer how the settings in force want scans to be."""
+    from doorward_agent import policy
+
+    if settings.finding.action == "report":
         arguments.no_quarantine = True
-    return dataclasses.replace(config, excluded=config.excluded + in_force.scanning.excluded)
+    arguments.without_folders = not settings.sharing.scanned_folders
+    return policy.limits(config, settings)
 
 
 def _go_last() -> None:
@@ -229,7 +249,7 @@ def _new_teller(
         scan_uid=events.new_uid(),
         name=_NAMES.get(arguments.scheduled or "", "Scan"),
         scheduled=bool(arguments.scheduled),
-        paths=summary.paths,
+        paths=() if getattr(arguments, "without_folders", False) else summary.paths,
         start_time=int(summary.started_at * 1000),
     )
     teller.begin(summary.definitions_version)

@@ -10,6 +10,8 @@ import sys
 import time
 from typing import Any, Final
 
+import msgspec
+
 from doorward_agent import database, identity, lock, outbox, policy, protection, schedule
 from doorward_agent.commands import config_of, own_command
 from doorward_agent.config import AgentConfig
@@ -21,6 +23,7 @@ _REASONS: Final = {
     "no-definitions": "there are no definitions",
     "quick-scan-failed": "the last quick scan failed",
     "full-scan-failed": "the last full scan failed",
+    "custom-scan-failed": "the last scan of chosen folders failed",
     "not-running": "the agent is not running",
     "never-scanned": "nothing was scanned yet",
 }
@@ -70,6 +73,7 @@ def gather(config: AgentConfig, db: sqlite3.Connection, *, start: str) -> dict[s
         "protection": _protection(guard, running=running, scanned=scanned),
         "definitions_version": protection.definitions_version(config),
         "settings_version": settings,
+        "settings_refused": msgspec.to_builtins(policy.refused(db)),
         "entitlement": str(noted(db, "entitlement") or ""),
         "last_check_in": noted_int(db, "checked_in"),
         "last_delivery": noted_int(db, "delivered"),
@@ -126,6 +130,10 @@ def _print(found: dict[str, Any]) -> None:
         )
         if found["trouble"]:
             say(f"Trouble       {found['trouble']} (since {since(found['trouble_since'], now)})")
+    if refused := found["settings_refused"]:
+        where = printable(refused["pointer"]) or "the whole"
+        say(f"Settings      the newest could not be applied ({refused['code']} at {where});")
+        say("              the ones before stay in force")
     say(f"Last scan     {since(found['last_scan'], now)}")
     say(f"Quick scan    {since(found['last_quick_scan'], now)}")
     say(f"Full scan     {since(found['last_full_scan'], now)}")

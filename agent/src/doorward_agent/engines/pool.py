@@ -52,6 +52,7 @@ LIMITS = (
     "archive_ratio",
     "archive_ratio_floor_bytes",
     "archive_seconds",
+    "open_archives",
     "clamd",
     "clamd_sockets",
     "clamd_timeout",

@@ -76,7 +76,9 @@ class Examiner:
         if known is not None:
             hits.append(("", _known(known)))
         kind = archives.kind_of(head) or ("zip" if archives.has_hidden_zip(tail, size) else None)
-        if kind is not None:
+        if kind is not None and not self._config.open_archives:
+            limits.append(Limit("archive-left-out"))
+        elif kind is not None:
             self._look_inside(descriptor, size, whole, kind, hits, limits)
         if self._others and worth_asking_others(head, kind):
             for engine in self._others:
