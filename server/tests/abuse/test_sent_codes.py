@@ -110,6 +110,7 @@ def test_a12_no_pattern_of_flows_compares_more_than_fifty_codes_a_day(
     alice_with_codes: User, compared: list[str]
 ) -> None:
     start = timezone.now()
+    within_the_first_minutes = within_the_first_hour = 0
     with time_machine.travel(start, tick=False) as clock:
         for _turn in range(48):
             browser = asked(alice_with_codes)

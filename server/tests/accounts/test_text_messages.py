@@ -25,7 +25,7 @@ from server.tests.accounts.second_steps import (
     type_password,
 )
 
-from doorward.accounts.factors import text_messages
+from doorward.accounts.factors import sealed_text, text_messages
 from doorward.accounts.models import Account, PhoneNumber, User
 
 NUMBER = "+4915112345678"
@@ -61,7 +61,7 @@ def test_it_is_off_unless_the_operator_switches_it_on(alice: User, alices_accoun
     add_app(browser)
     PhoneNumber.objects.create(
         user=alice,
-        sealed=text_messages.sealed_text.seal(NUMBER),
+        sealed=sealed_text.seal(NUMBER),
         confirmed_at=timezone.now(),
     )
     assert browser.get("/account/security/number/").status_code == 404

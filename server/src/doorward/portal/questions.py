@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from django import forms
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -46,7 +44,7 @@ class QuestionForm(forms.Form):
 @require_http_methods(["GET", "HEAD", "POST"])
 def ask(request: HttpRequest) -> HttpResponse:
     """Take a question and say by which number it is known."""
-    user = cast(User, request.user) if request.user.is_authenticated else None
+    user = request.user if isinstance(request.user, User) else None
     form = QuestionForm(
         request.POST or None,
         initial={

@@ -26,7 +26,7 @@ DEVICE_DOOR: Final = f"{_device.scheme}://{_device.netloc}"
 
 
 @require_safe
-@csp_update({"connect-src": [SELF, DEVICE_DOOR]})  # type: ignore[untyped-decorator]  # no types
+@csp_update({"connect-src": [SELF, DEVICE_DOOR]})
 def page(request: HttpRequest) -> HttpResponse:
     """Show the page; its script looks at the browser and asks ``answer``."""
     inside = request.user.is_authenticated
