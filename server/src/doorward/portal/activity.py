@@ -40,6 +40,7 @@ KINDS: Final[dict[str, tuple[Promise, tuple[str, ...]]]] = {
             "account.email",
             "account.token",
             "account.second_step",
+            "account.recovery_codes",
             "account.two_factor",
             "account.recovery",
             "account.passkey",
