@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from doorward_agent.definitions.build import eicar
 
 from doorward_agent import database, policy, scan
 from doorward_agent.config import MEBIBYTE, AgentConfig, prepare
+from doorward_agent.definitions.build import eicar
 from doorward_agent.policy import DEFAULT
 from doorward_protocol.settings import DAYS, Settings
 
