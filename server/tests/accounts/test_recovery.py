@@ -27,8 +27,8 @@ from server.tests.accounts.second_steps import (
 )
 from server.tests.conftest import PASSWORD, account_for, person
 
-from doorward.accounts import recovery
-from doorward.accounts.models import Recovery, RememberedBrowser, User
+from doorward.accounts import approvals, recovery
+from doorward.accounts.models import Approval, PhoneNumber, Recovery, RememberedBrowser, User
 from doorward.audit.models import Event
 
 WAIT = timedelta(hours=72)
@@ -106,6 +106,7 @@ def test_n2_after_the_wait_the_password_and_the_mailed_link_open_once(
         last_used_at=timezone.now(),
         expires_at=timezone.now() + timedelta(days=30),
     )
+    PhoneNumber.objects.create(user=alice, sealed="x", confirmed_at=timezone.now())
     cafe = begin(alice.email)
     assert not is_signed_in(cafe)
     clock.shift(WAIT)
@@ -126,6 +127,7 @@ def test_n2_after_the_wait_the_password_and_the_mailed_link_open_once(
     assert not is_signed_in(home), "other sessions end"
     assert not Authenticator.objects.filter(user=alice).exists()
     assert not RememberedBrowser.objects.filter(user=alice).exists()
+    assert not PhoneNumber.objects.filter(user=alice).exists()
     assert mails_to(alice.email).count("Your second step was removed") == 1
     assert {"account.recovery.started", "account.recovery.used"} <= set(tags(alice))
     late = tab()
@@ -372,7 +374,7 @@ def test_a_change_of_how_to_sign_in_ends_it(
     assert READY not in mails_to("alice@example.org")
 
 
-@pytest.mark.parametrize("way", ["app", "recovery code"])
+@pytest.mark.parametrize("way", ["app", "recovery code", "approval"])
 def test_signing_in_with_a_second_step_ends_it(
     alice: User, home: Client, clock: Any, way: str
 ) -> None:
@@ -380,8 +382,17 @@ def test_signing_in_with_a_second_step_ends_it(
     clock.shift(timedelta(minutes=2))
     browser = tab()
     type_password(browser, alice.email)
-    code = code_at(home.seed) if way == "app" else home.codes[0]  # type: ignore[attr-defined]
-    second_step(browser, code)
+    if way == "approval":
+        browser.post("/login/approval/")
+        asked = Approval.objects.get(user=alice)
+        approvals.approve(
+            alice, asked.pk, str(asked.number), is_proven=True, ip="192.0.2.1", agent=""
+        )
+        browser.post("/login/approval/finish/")
+        browser.post("/account/security/trust/", {"action": "skip"})
+    else:
+        code = code_at(home.seed) if way == "app" else home.codes[0]  # type: ignore[attr-defined]
+        second_step(browser, code)
     assert is_signed_in(browser)
     assert only(alice).ending == Recovery.Ending.UNNEEDED
     clock.shift(WAIT)

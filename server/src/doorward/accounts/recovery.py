@@ -22,7 +22,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from doorward.accounts import lockout, recovery_letters
-from doorward.accounts.models import Recovery, SecondStepChoice, User
+from doorward.accounts.models import PhoneNumber, Recovery, SecondStepChoice, User
 from doorward.audit import trail
 from doorward.notices import letter as post_office
 
@@ -315,6 +315,7 @@ def enter(user: User, recovery_id: UUID, *, ip: str, agent: str) -> None:
         lost = Authenticator.objects.filter(user_id=person.pk)
         gone = list(lost.order_by("pk").values_list("type", flat=True))
         lost.delete()
+        PhoneNumber.objects.filter(user=person).delete()
         SecondStepChoice.objects.filter(user=person).update(by_email=False, last_way="")
         for way in gone:
             trail.record(

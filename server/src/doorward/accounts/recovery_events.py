@@ -12,6 +12,7 @@ from allauth.account import signals as account_signals
 from allauth.mfa import signals as mfa_signals
 
 from doorward.accounts import recovery
+from doorward.accounts.two_factor import Way
 
 if TYPE_CHECKING:
     from doorward.accounts.models import User
@@ -31,7 +32,7 @@ def watch() -> None:
         signal.connect(_changed, dispatch_uid=f"doorward recovery changed {id(signal)}")
     mfa_signals.authenticator_used.connect(_taken, dispatch_uid="doorward recovery taken")
     account_signals.authentication_step_completed.connect(
-        _mailed, dispatch_uid="doorward recovery mailed"
+        _passed, dispatch_uid="doorward recovery passed"
     )
 
 
@@ -43,6 +44,6 @@ def _taken(*, user: User, **_more: Any) -> None:
     recovery.end_because(user, recovery.Ending.UNNEEDED)
 
 
-def _mailed(*, user: User, method: str, **_more: Any) -> None:
-    if method == "code":
+def _passed(*, user: User, method: str, **_more: Any) -> None:
+    if method in {"code", Way.APPROVAL}:
         recovery.end_because(user, recovery.Ending.UNNEEDED)
