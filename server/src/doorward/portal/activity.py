@@ -30,6 +30,7 @@ KINDS: Final[dict[str, tuple[Promise, tuple[str, ...]]]] = {
             "account.session",
             "account.reauthentication",
             "account.code",
+            "account.reset",
             "account.approval",
         ),
     ),
