@@ -124,6 +124,8 @@
       clearTimeout(waiting);
       if (field.value) waiting = setTimeout(ask, 250); else line.hidden = true;
     });
+    // Once the form is on its way, its token may be spent: an answer would be a refusal.
+    field?.form?.addEventListener("submit", () => clearTimeout(waiting));
   };
   for (const line of document.querySelectorAll("[data-strength-of]")) judged(line);
 
