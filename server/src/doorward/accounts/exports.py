@@ -103,6 +103,13 @@ def fetch(user: User, export_id: UUID, origin: Origin) -> Path | None:
     return file_of(export)
 
 
+def is_there(export: Export) -> bool:
+    """Tell whether there is anything to show of it: its day may be over, its file not restored."""
+    if export.expires_at is not None and export.expires_at <= timezone.now():
+        return False
+    return export.state != Export.State.READY or file_of(export).is_file()
+
+
 def file_of(export: Export) -> Path:
     """Return where the packed copy lies."""
     return folder() / f"{export.pk}.zip"

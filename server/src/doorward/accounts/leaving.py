@@ -13,6 +13,7 @@ import hmac
 import json
 import secrets
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -341,7 +342,7 @@ def words_for(counts: dict[str, int]) -> list[str]:
     return [words(counts[name]) for name, words in WORDS.items() if counts.get(name)]
 
 
-WORDS: Final = {
+WORDS: Final[dict[str, Callable[[int], str]]] = {
     "persons": lambda n: ngettext("%(n)d person", "%(n)d people", n) % {"n": n},
     "accounts": lambda n: ngettext("%(n)d account", "%(n)d accounts", n) % {"n": n},
     "members": lambda n: ngettext("%(n)d membership", "%(n)d memberships", n) % {"n": n},

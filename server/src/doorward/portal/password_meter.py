@@ -41,7 +41,7 @@ def judge(request: HttpRequest) -> HttpResponse:
     if not isinstance(sent, dict) or not isinstance(sent.get("password"), str):
         return JsonResponse({"words": _("That can't be judged.")}, status=422)
     user = _whose(request, sent.get("email"))
-    alone = user is None or user.pk is None or not password_rules.has_second_step(user)
+    alone = user is None or not password_rules.has_second_step(user)
     password = sent["password"]
     why = next((text for _code, text in _reasons(password, user, alone)), "")
     level = _level(password, user)

@@ -28,10 +28,10 @@ HERE: Final = "/account/privacy/"
 @require_safe
 @login_required
 def overview(request: HttpRequest) -> HttpResponse:
-    """Show how far a copy is and whether a deletion is under way; at most three queries."""
+    """Show how far a copy is and whether a deletion is under way; at most three queries of its own."""
     user = cast(User, request.user)
     export = exports.newest_of(user)
-    if export is not None and export.expires_at and export.expires_at <= timezone.now():
+    if export is not None and not exports.is_there(export):
         export = None
     deletion = leaving.pending(user)
     return live.answer(
