@@ -74,7 +74,6 @@ def portals(
         server = new_server(
             tmp_path_factory.mktemp("server"),
             DOORWARD_PORTAL_PROCESSES="2",
-            DOORWARD_PORTAL_THREADS="32",
             DOORWARD_DATABASE_URL=url,
         )
         server.start()
@@ -258,7 +257,12 @@ def test_a10_long_passwords_and_two_hundred_sign_ins_at_once_leave_the_rest_work
     def log_in(number: int) -> str:
         browser = Browser(portals.server, f"127.10.{number // 100}.{number % 100 + 1}")
         length = 4096 if number % 2 else 1_000_000
-        return browser.post("/login/", login=f"long-{number}@example.org", password="x" * length)
+        try:
+            return browser.post(
+                "/login/", login=f"long-{number}@example.org", password="x" * length
+            )
+        except (BrokenPipeError, ConnectionResetError):
+            return "refused before all of it was sent"
 
     # By a process of its own: the attackers' threads must not take its turns.
     looking = subprocess.Popen(

@@ -39,7 +39,7 @@ PORTAL_PROCESSES = environment.number(
     "DOORWARD_PORTAL_PROCESSES", 1, "Processes behind the people's door.", least=1, most=64
 )
 PORTAL_THREADS = environment.number(
-    "DOORWARD_PORTAL_THREADS", 4, "Pages answered at once by each of them.", least=1, most=64
+    "DOORWARD_PORTAL_THREADS", 32, "Pages answered at once by each of them.", least=1, most=64
 )
 GATEWAY_PROCESSES = environment.number(
     "DOORWARD_GATEWAY_PROCESSES", 1, "Processes behind the devices' door.", least=1, most=64
@@ -204,6 +204,9 @@ TEMPLATES = [
     }
 ]
 DEBUG = False
+# No form is longer, nor an app's request: a password of a megabyte is refused before it is read, so
+# that two hundred of them at once fill no memory (A10). Files are counted apart.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 256 * 1024
 
 # -- people and sessions ---------------------------------------------------------------------------
 
