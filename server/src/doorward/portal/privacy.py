@@ -28,7 +28,7 @@ HERE: Final = "/account/privacy/"
 @require_safe
 @login_required
 def overview(request: HttpRequest) -> HttpResponse:
-    """Show how far a copy is and whether a deletion is under way; at most three queries of its own."""
+    """Show how far a copy is and whether a deletion is under way; by two queries."""
     user = cast(User, request.user)
     export = exports.newest_of(user)
     if export is not None and not exports.is_there(export):
