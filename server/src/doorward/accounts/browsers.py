@@ -62,7 +62,7 @@ def add(user: User, cookie: str, *, ip: str, agent: str) -> str:
     now = timezone.now()
     proof = secrets.token_urlsafe(SECRET_BYTES)
     stamp = connection.ops.adapt_datetimefield_value(now)
-    # By hand, as everything a sign-in waits for (docs/performance.md).
+    # By hand, as everything a sign-in waits for (bench/README.md).
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO accounts_knownbrowser"

@@ -409,7 +409,7 @@ def _window_key(window: Window, key: str) -> str:
 
 def _run(statement: str, values: list[object]) -> int:
     # By hand, as everything a sign-in waits for: to make the SQL of a query set costs five to ten
-    # times what running it does (docs/performance.md).
+    # times what running it does (bench/README.md).
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
         return int(cursor.rowcount)

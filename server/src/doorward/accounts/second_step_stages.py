@@ -89,7 +89,7 @@ class UnchangedStage(LoginStage):  # type: ignore[misc]  # allauth ships no type
         return headed_redirect_response("account_login"), False
 
     def _is_as_it_was(self, user: User, began: dict[str, str]) -> bool:
-        # By hand: part of every sign-in (docs/performance.md).
+        # By hand: part of every sign-in (bench/README.md).
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT password, epoch FROM accounts_user WHERE id = %s AND is_active",

@@ -43,7 +43,7 @@ def begin(session: Any, user: User) -> None:
     session[BEGAN] = session[SEEN] = now.timestamp()
     stamp = connection.ops.adapt_datetimefield_value(now)
     person = id_in_sql(user.pk)
-    # By hand: these are part of every sign-in (docs/performance.md).
+    # By hand: these are part of every sign-in (bench/README.md).
     with connection.cursor() as cursor:
         cursor.execute("UPDATE accounts_user SET last_login = %s WHERE id = %s", [stamp, person])
         cursor.execute(

@@ -100,7 +100,7 @@ def record(
 
 def _insert(event: Event) -> None:
     # By hand: nearly every act of a person writes an event, and the model's own insert costs four
-    # times as much. (A sign-in writes two within its 4 ms: bench/sign_in.py.)
+    # times as much. (A sign-in writes two: bench/sign_in.py.)
     native = connection.features.has_native_uuid_field
     with connection.cursor() as cursor:
         cursor.execute(
