@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         "--last-payload",
         nargs="?",
         const="newest",
-        choices=("newest", "enroll", "token", "check-in", "reports"),
+        choices=("newest", "enroll", "token", "check-in", "commands", "reports"),
         help="print the very last bytes sent to the server (or the last to one of its paths)",
     )
 
@@ -158,6 +158,22 @@ def _parser() -> argparse.ArgumentParser:
     forbid = actions.add_parser("forbid", parents=[later], help="allow a restored file no longer")
     forbid.add_argument("id", nargs="+", help="as `quarantine allowed` shows it")
     forbid.set_defaults(action="forbid")
+
+    distant = command(
+        "remote",
+        "Say whether members may have this computer do things from afar: scan, restore, delete.",
+    )
+    distant.add_argument(
+        "switch",
+        nargs="?",
+        choices=("on", "off"),
+        help="allow it or refuse it from now on; without this word, show how it is",
+    )
+
+    # Started by `run` alone.
+    act = commands.add_parser("act", parents=[common])
+    act.add_argument("uid")
+    act.set_defaults(module="act")
 
     unenroll = command("unenroll", "Take this computer out of the account; its seat is free then.")
     unenroll.add_argument(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 KEY_FILE: Final = "device.key"
+NEXT_KEY_FILE: Final = "device.key.next"
+"""The key that is to take its place, until the server has agreed (`key.rotate`)."""
 IDENTITY_FILE: Final = "identity.json"
 
 State = Literal["pending", "enrolled", "removed"]
@@ -85,19 +87,19 @@ def save(state: Path, identity: Identity) -> None:
 
 def forget(state: Path) -> None:
     """Remove the key and the identity; afterwards this device is nobody."""
-    for name in (IDENTITY_FILE, KEY_FILE):
+    for name in (IDENTITY_FILE, NEXT_KEY_FILE, KEY_FILE):
         (state / name).unlink(missing_ok=True)
     _sync_folder(state)
 
 
 def leaves_traces(state: Path) -> bool:
     """Whether there is anything to forget, readable or not."""
-    return any((state / name).exists() for name in (IDENTITY_FILE, KEY_FILE))
+    return any((state / name).exists() for name in (IDENTITY_FILE, NEXT_KEY_FILE, KEY_FILE))
 
 
-def key(state: Path) -> Ed25519PrivateKey:
+def key(state: Path, name: str = KEY_FILE) -> Ed25519PrivateKey:
     """Answer the device's key, or raise IdentityProblem where there is none to be trusted."""
-    path = state / KEY_FILE
+    path = state / name
     try:
         found = path.lstat()
         if sys.platform != "win32" and stat.S_IMODE(found.st_mode) & 0o077:
@@ -121,6 +123,28 @@ def key_or_new(state: Path) -> Ed25519PrivateKey:
     The same key answers every later attempt to enroll, so a lost reply costs no second seat. Two
     processes that ask at once get the same key: the first one's.
     """
+    return _key_or_new(state, KEY_FILE)
+
+
+def next_key_or_new(state: Path) -> Ed25519PrivateKey:
+    """Answer the key that is to take the present one's place; asked again, it is the same one."""
+    return _key_or_new(state, NEXT_KEY_FILE)
+
+
+def adopt_next_key(state: Path) -> None:
+    """Make the next key the device's key; where there is none, that has happened already."""
+    with contextlib.suppress(FileNotFoundError):
+        (state / NEXT_KEY_FILE).replace(state / KEY_FILE)
+    _sync_folder(state)
+
+
+def forget_next_key(state: Path) -> None:
+    """Remove the next key: the server does not take it."""
+    (state / NEXT_KEY_FILE).unlink(missing_ok=True)
+    _sync_folder(state)
+
+
+def _key_or_new(state: Path, name: str) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
         Ed25519PrivateKey,
     )
@@ -130,7 +154,7 @@ def key_or_new(state: Path) -> Ed25519PrivateKey:
         PrivateFormat,
     )
 
-    path = state / KEY_FILE
+    path = state / name
     if not path.exists():
         made = Ed25519PrivateKey.generate()
         body = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -141,7 +165,7 @@ def key_or_new(state: Path) -> Ed25519PrivateKey:
             os.link(temporary, path)
         temporary.unlink()
         _sync_folder(state)
-    return key(state)
+    return key(state, name)
 
 
 def _parse(path: Path, body: bytes) -> Ed25519PrivateKey:

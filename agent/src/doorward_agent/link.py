@@ -232,6 +232,15 @@ class Link:
         """Tell the server how far a command is."""
         await self._bearer(f"/commands/{command_uid}", messages.encode(state), None)
 
+    async def change_key(self, request: messages.KeyChange) -> messages.KeyChangeAnswer:
+        """Have the server know this device by another key; the same request again is fine."""
+        body = messages.encode(request)
+        return await self._signed("POST", "/keys", body, messages.KeyChangeAnswer)
+
+    async def prove(self) -> None:
+        """Learn whether the server knows this device by its key; raises NotAuthorized."""
+        await self._current_token()
+
     async def leave(self) -> None:
         """Leave the account: the seat is free from now on. Having left before is no problem."""
         with contextlib.suppress(DeviceRemoved):

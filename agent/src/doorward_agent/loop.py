@@ -26,13 +26,16 @@ import msgspec
 from doorward_agent import (
     database,
     delivery,
+    findings,
     hosts,
     identity,
     journal,
     link,
+    orders,
     outbox,
     policy,
     protection,
+    remote,
     schedule,
 )
 from doorward_agent.config import AgentConfig
@@ -45,8 +48,17 @@ log = logging.getLogger("doorward_agent")
 
 CAPABILITIES: Final = ("scan", "quarantine", "zstd", "settings")
 """What this agent can do besides."""
-# The commands this agent can carry out; the server is told of any other that it is unsupported.
-KNOWN_COMMANDS: Final[frozenset[str]] = frozenset()
+# The commands this agent can carry out (commands/act.py, which an idle agent need not load); the
+# server is told of any other that it is unsupported.
+KNOWN_COMMANDS: Final = frozenset(
+    {
+        "scan.run",
+        "quarantine.restore",
+        "quarantine.delete",
+        "key.rotate",
+        "diagnostics.collect",
+    }
+)
 
 
 class Stopped(Exception):
@@ -110,6 +122,7 @@ class Loop:
         self._quiet_until = 0.0
         self._started: dict[schedule.Kind, int] = {}
         self._children: set[asyncio.subprocess.Process] = set()
+        self._orders = orders.Orders(config, db, now=self._server_now, children=self._children)
 
     # ------------------------------------------------------------------------- start and stop
 
@@ -120,11 +133,12 @@ class Loop:
         with transaction(self.db):
             if noted(self.db, "since") is None:
                 note(self.db, "since", int(self._clock() * 1000))
-        journal.recover(self.db, now=self._now(), repeatable=KNOWN_COMMANDS)
+        self._recover()
         tasks = [
             asyncio.create_task(self._watch_for_ever(), name="watch"),
             asyncio.create_task(self._report_for_ever(), name="report"),
             asyncio.create_task(self._complete_for_ever(), name="complete"),
+            asyncio.create_task(self._orders.carry_out_for_ever(), name="carry out"),
         ]
         if self.scheduled_scans:
             tasks.append(asyncio.create_task(self._scan_for_ever(), name="scan"))
@@ -209,6 +223,7 @@ class Loop:
         tasks = [
             asyncio.create_task(self._check_in_for_ever(self._link)),
             asyncio.create_task(self._deliver_for_ever(self._link)),
+            asyncio.create_task(self._answer_for_ever(self._link)),
         ]
         try:
             await asyncio.gather(*tasks)
@@ -231,7 +246,7 @@ class Loop:
     async def check_in(self, server: link.Link) -> float:
         """Check in once and take in the answer; answer the seconds until the next time."""
         version, in_force = policy.current(self.db)
-        facts = device_facts(self.version, in_force)
+        facts = device_facts(self.version, in_force, remote_off=remote.is_off(self.config))
         facts_body = messages.encode(facts)
         told = noted(self.db, "facts_told")
         depth = outbox.depth(self.db)
@@ -278,13 +293,17 @@ class Loop:
                     not_after=command.not_after,
                     now=int(now + server.clock_offset * 1000),
                     known=KNOWN_COMMANDS,
+                    refusal=self._refusal(command),
                 )
+        for uid in answer.cancel:
+            self._orders.cancel(str(uid))
+        if answer.commands:
+            self._orders.look()
         first = not self._checked_in
         if first:
             self._checked_in = True
             hosts.give_back_memory()
         self._worked(server)
-        await self._answer_commands(server)
         if answer.settings_version > max(version, refused.version if refused else 0):
             await self._take_settings(server)
             # At once, so that people see what became of their change.
@@ -303,7 +322,7 @@ class Loop:
         least, most = self.config.check_in_least, self.config.check_in_most
         can_wait = self._identity is not None and self._identity.wait > 0
         newest = (answer.settings_version, answer.definitions_version)
-        is_news = bool(answer.commands) or newest != self._newest
+        is_news = bool(answer.commands or answer.cancel) or newest != self._newest
         self._newest = newest
         if (first and can_wait) or (asked and (held >= asked / 2 or is_news)):
             return max(random.uniform(0, self.config.check_in_again), least - held)  # noqa: S311 - spreads load, protects nothing
@@ -330,27 +349,46 @@ class Loop:
                 messages.fitted(repr(refused.pointer), 200),
             )
 
-    async def _answer_commands(self, server: link.Link) -> None:
-        for command in journal.unanswered(self.db):
-            status = "accepted" if command.state in {"received", "running"} else command.state
+    def _refusal(self, command: messages.Command) -> str:
+        """Answer why this command is not carried out here, "" where it is."""
+        if command.kind not in KNOWN_COMMANDS:
+            return ""  # The journal says so itself.
+        if remote.is_off(self.config):
+            return "switched-off-here"
+        if not policy.may(policy.current(self.db)[1], command.kind):
+            return "not-allowed"
+        return "" if remote.is_sound(command) else "invalid"
+
+    async def _answer_for_ever(self, server: link.Link) -> None:
+        """Tell how far commands are, each step within a moment."""
+        changed = self._orders.changed
+        changed.set()
+        while True:
+            await changed.wait()
+            await self._silence()
+            changed.clear()
             try:
-                await server.answer_command(
-                    UUID(command.uid),
-                    msgspec.convert(
-                        {
-                            "status": status,
-                            "code": command.code,
-                            "detail": command.detail,
-                            "started_at": command.started_at,
-                            "ended_at": command.ended_at,
-                        },
-                        messages.CommandState,
-                    ),
-                )
-            except link.MessageRefused as problem:
-                # The server no longer wants to know: asking it again and again helps nobody.
-                log.warning("command %s: %s", command.uid, problem)
-            journal.answered(self.db, command.uid, command.state)
+                await self.answer_commands(server)
+            except (link.LinkProblem, sqlite3.Error) as problem:
+                changed.set()
+                self._failed(problem)
+
+    async def answer_commands(self, server: link.Link) -> None:
+        """Tell each state of a command that the server does not know yet, and how far scans are."""
+        while owed := journal.unanswered(self.db):
+            for command in owed:
+                await self._tell(server, command.uid, _as_told(command))
+                journal.answered(self.db, command.uid, command.state)
+        for uid, progress in self._orders.progress().items():
+            state = messages.CommandState(status="running", progress=progress)
+            await self._tell(server, uid, state)
+
+    async def _tell(self, server: link.Link, uid: str, state: messages.CommandState) -> None:
+        try:
+            await server.answer_command(UUID(uid), state)
+        except link.MessageRefused as problem:
+            # The server no longer wants to know: asking it again and again helps nobody.
+            log.warning("command %s: %s", uid, problem)
 
     async def _deliver_for_ever(self, server: link.Link) -> None:
         """Deliver what any process of this agent puts into the outbox, within a moment."""
@@ -457,6 +495,16 @@ class Loop:
             self._complete()
             await asyncio.sleep(self.config.schedule_interval)
 
+    def _recover(self) -> None:
+        """Settle the commands that a crash left running, after what they had begun."""
+        self._complete()
+        journal.recover(
+            self.db,
+            now=self._now(),
+            repeatable=journal.REPEATABLE,
+            alive=findings.commanded(self.db),
+        )
+
     def _complete(self) -> None:
         """Finish what was interrupted; a fault in quarantine must not end all protection."""
         try:
@@ -476,6 +524,11 @@ class Loop:
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
+
+    def _server_now(self) -> int:
+        """Answer the server's time in milliseconds, by which commands have their last moment."""
+        offset = self._link.clock_offset if self._link is not None else 0.0
+        return self._now() + int(offset * 1000)
 
     async def _silence(self) -> None:
         """Wait until the pause after a failure is over."""
@@ -522,17 +575,23 @@ class Loop:
                 note(self.db, "trouble_since", self._now())
 
     def _sent(self, path: str, body: bytes, compressed: bool) -> None:
+        if path.startswith("/commands/"):
+            path = "/commands"  # One place for all of them: each has an address of its own.
         delivery.remember_sent(self.db, path, body, compressed=compressed, now=self._now())
 
 
-def capabilities(settings: Settings) -> tuple[str, ...]:
-    """Answer what this agent can do, and is let do by these settings."""
+def capabilities(settings: Settings, *, remote_off: bool = False) -> tuple[str, ...]:
+    """Answer what this agent can do, and is let do by these settings and on this computer."""
+    if remote_off:
+        return (*CAPABILITIES, messages.REMOTE_OFF)
     kinds = sorted(kind for kind in KNOWN_COMMANDS if policy.may(settings, kind))
     # That it takes commands at all is told also where the settings switch all of them off.
     return (*CAPABILITIES, *(("commands",) if KNOWN_COMMANDS else ()), *kinds)
 
 
-def device_facts(version: str, settings: Settings | None = None) -> messages.DeviceFacts:
+def device_facts(
+    version: str, settings: Settings | None = None, *, remote_off: bool = False
+) -> messages.DeviceFacts:
     """Answer all that the server learns about this computer, as far as the settings share it."""
     found = hosts.facts()
     return messages.DeviceFacts(
@@ -545,7 +604,27 @@ def device_facts(version: str, settings: Settings | None = None) -> messages.Dev
         ),
         type=found.type,
         agent_version=messages.fitted(version, messages.MAX_WORD),
-        capabilities=None if settings is None else capabilities(settings),
+        capabilities=None if settings is None else capabilities(settings, remote_off=remote_off),
+    )
+
+
+def _as_told(command: journal.Command) -> messages.CommandState:
+    """Answer the command's state as the server is told it."""
+    counts = messages.CommandProgress(
+        files=command.files, bytes=command.bytes, threats=command.threats
+    )
+    return msgspec.convert(
+        {
+            "status": "accepted" if command.state == journal.RECEIVED else command.state,
+            "code": command.code,
+            "detail": command.detail,
+            "started_at": command.started_at,
+            "ended_at": command.ended_at,
+            "progress": counts if counts != messages.CommandProgress() else None,
+            "report": command.report,
+        },
+        messages.CommandState,
+        from_attributes=True,
     )
 
 

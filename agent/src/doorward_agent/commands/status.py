@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from doorward_agent import database, identity, lock, outbox, policy, protection, schedule
+from doorward_agent import database, identity, lock, outbox, policy, protection, remote, schedule
 from doorward_agent.commands import config_of, own_command
 from doorward_agent.config import AgentConfig
 from doorward_agent.database import noted, noted_int
@@ -69,6 +69,7 @@ def gather(config: AgentConfig, db: sqlite3.Connection, *, start: str) -> dict[s
             "since": who.enrolled_at if who else "",
         },
         "running": running,
+        "remote_actions": not remote.is_off(config),
         "start": start,
         "protection": _protection(guard, running=running, scanned=scanned),
         "definitions_version": protection.definitions_version(config),
@@ -121,6 +122,8 @@ def _print(found: dict[str, Any]) -> None:
         say(f"Name          {who['name']}")
     start = found["start"]
     say(f"Agent         {'running' if found['running'] else f'not running; start it: {start}'}")
+    if not found["remote_actions"]:
+        say("Remote        off: what members ask from afar is refused (`remote on` allows it)")
     if who["state"] == "enrolled":
         say(f"Last check-in {since(found['last_check_in'], now)}")
         waiting = found["outbox"]

@@ -118,7 +118,7 @@ class CheckIns:
             raise Refused("device-cloned")
         self._known.called(state, call, started=heard == "started")
         orders = await self._orders(state)
-        is_news = orders or state.has_commands or has_news(state, call)
+        is_news = orders or has_news(state, call)
         if prefer is not None and heard != "again" and not is_news:
             await self._wait(state, call, wanted_wait(prefer), receive)
             orders = await self._orders(state)
@@ -126,17 +126,17 @@ class CheckIns:
 
     async def _orders(self, state: DeviceState) -> Orders:
         """What members want of the device. Asks the database only where something may wait."""
-        if not state.has_commands:
-            return NO_ORDERS
-        as_known = state.commanded_at
-        try:
-            orders = await self._jobs.run(commands.send, state.device_id, timezone.now())
-        except Refused:
-            return NO_ORDERS  # The database is away: that is no reason not to answer.
-        # Another command may have been heard of meanwhile.
-        if not orders and state.commanded_at == as_known:
-            state.has_commands = False
-        return orders
+        while state.has_commands:
+            as_known = state.commanded_at
+            try:
+                orders = await self._jobs.run(commands.send, state.device_id, timezone.now())
+            except Refused:
+                break  # The database is away: that is no reason not to answer.
+            if orders:
+                return orders
+            # Another command may have been heard of meanwhile: then look once more.
+            state.has_commands = state.commanded_at != as_known
+        return NO_ORDERS
 
     async def _wait(
         self, state: DeviceState, call: CheckIn, seconds: float, receive: Receive
