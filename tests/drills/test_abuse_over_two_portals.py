@@ -313,7 +313,7 @@ def test_a28_nobody_is_signed_in_or_out_from_another_site(portals: Portals) -> N
     assert stranger.ask("POST", "/login/", login=address, password=PASSWORD)[0] == 403
     stranger.ask("GET", "/login/")
     forged = {"login": address, "password": PASSWORD, "csrfmiddlewaretoken": "x" * 32}
-    assert stranger.ask("POST", "/login/", **forged)[0] == 403
+    assert stranger.ask("POST", "/login/", None, **forged)[0] == 403
     elsewhere = {"Origin": "https://elsewhere.example"}
     assert stranger.post("/login/", elsewhere, login=address, password=PASSWORD)[:3] == "403"
     assert owner.post("/logout/", elsewhere)[:3] == "403"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -61,7 +61,7 @@ def add(user: User, cookie: str, *, ip: str, agent: str) -> str:
     """Make a browser known that was not; return the cookie it proves it by."""
     now = timezone.now()
     proof = secrets.token_urlsafe(SECRET_BYTES)
-    stamp = connection.ops.adapt_datetimefield_value(now)
+    stamp: Any = connection.ops.adapt_datetimefield_value(now)
     # By hand, as everything a sign-in waits for (bench/README.md).
     with connection.cursor() as cursor:
         cursor.execute(

@@ -43,7 +43,7 @@ class Found:
     asked: Asked
 
 
-def id_in_sql(person: UUID) -> object:
+def id_in_sql(person: UUID) -> UUID | str:
     """Return a person's id as the database keeps it, for a statement written by hand."""
     return person if connection.features.has_native_uuid_field else person.hex
 

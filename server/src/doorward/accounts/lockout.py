@@ -14,7 +14,7 @@ import hashlib
 import ipaddress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -407,7 +407,7 @@ def _window_key(window: Window, key: str) -> str:
     return f"w:{window.name}:{_key(window.name, key)}"
 
 
-def _run(statement: str, values: list[object]) -> int:
+def _run(statement: str, values: list[Any]) -> int:
     # By hand, as everything a sign-in waits for: to make the SQL of a query set costs five to ten
     # times what running it does (bench/README.md).
     with connection.cursor() as cursor:
@@ -415,7 +415,7 @@ def _run(statement: str, values: list[object]) -> int:
         return int(cursor.rowcount)
 
 
-def _stamp(moment: datetime) -> object:
+def _stamp(moment: datetime) -> Any:
     return connection.ops.adapt_datetimefield_value(moment)
 
 

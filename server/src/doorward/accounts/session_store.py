@@ -99,7 +99,7 @@ class SessionStore(SessionBase):
         self._session_key = self._get_new_session_key()
         self._has_row = False
         self._written = None
-        self._get_session(no_load=True)
+        self._get_session(no_load=True)  # type: ignore[attr-defined]  # Django's own; stubs lack it
         self.modified = True
 
     def save(self, must_create: bool = False) -> None:
@@ -110,7 +110,7 @@ class SessionStore(SessionBase):
         """
         if self.session_key is None:
             self.create()
-        data = self._get_session(no_load=must_create)
+        data = self._get_session(no_load=must_create)  # type: ignore[attr-defined]  # as above
         content = self.serializer().dumps(data)
         if content == self._written:
             return
@@ -195,17 +195,17 @@ class SessionStore(SessionBase):
 # five to ten times what running it does.
 
 
-def _changed(statement: str, values: list[object]) -> int:
+def _changed(statement: str, values: list[Any]) -> int:
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
         return int(cursor.rowcount)
 
 
-def _row(statement: str, values: list[object]) -> bool:
+def _row(statement: str, values: list[Any]) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
         return cursor.fetchone() is not None
 
 
-def _stamp(moment: datetime) -> object:
+def _stamp(moment: datetime) -> Any:
     return connection.ops.adapt_datetimefield_value(moment)

@@ -41,7 +41,7 @@ def begin(session: Any, user: User) -> None:
     """Start the clock of a session somebody has just signed in to."""
     now = timezone.now()
     session[BEGAN] = session[SEEN] = now.timestamp()
-    stamp = connection.ops.adapt_datetimefield_value(now)
+    stamp: Any = connection.ops.adapt_datetimefield_value(now)
     person = id_in_sql(user.pk)
     # By hand: these are part of every sign-in (bench/README.md).
     with connection.cursor() as cursor:
@@ -74,7 +74,7 @@ def note(_manager: Any, request: HttpRequest) -> None:
     if not request.session.session_key:
         request.session.save()
     origin, now = origin_of(request), timezone.now()
-    stamp = connection.ops.adapt_datetimefield_value(now)
+    stamp: Any = connection.ops.adapt_datetimefield_value(now)
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO usersessions_usersession"
