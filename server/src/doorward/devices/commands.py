@@ -21,6 +21,7 @@ from uuid_utils.compat import uuid7
 from doorward.accounts.models import Account, User
 from doorward.accounts.origin import Origin
 from doorward.audit import trail
+from doorward.devices import bell
 from doorward.devices.check_in import NO_ORDERS, Orders
 from doorward.devices.models import OPEN, Command, CommandState, Device
 from doorward_protocol import messages
@@ -229,6 +230,7 @@ def cancel(command: Command, *, actor: User | None, origin: Origin = UNKNOWN) ->
 
 def _tell_gateways(devices: Collection[UUID], now: datetime) -> None:
     Device.objects.filter(pk__in=devices).update(commanded_at=now, changed_at=now)
+    bell.ring()
 
 
 # -- the device's side -----------------------------------------------------------------------

@@ -18,7 +18,7 @@ import structlog
 from django.utils import timezone
 from msgspec.structs import replace
 
-from doorward.devices import check_in, presence
+from doorward.devices import bell, check_in, presence
 from doorward.devices.check_in import DeviceState
 from doorward.gateway import connections, problems
 from doorward.gateway.bodies import SlowBodies
@@ -31,6 +31,9 @@ log = structlog.get_logger(__name__)
 
 REFRESH_SECONDS: Final = 0.5
 """A device that is removed in the portal is refused within this and one query."""
+LISTEN_SECONDS: Final = 0.05
+"""How often we look whether the bell was rung, which costs next to nothing: a command that is asked
+on this machine is on its way within this."""
 FLUSH_SECONDS: Final = 1.0
 ENTITLEMENT_SECONDS: Final = 60.0
 """What an account has paid for is read again when it is older than this."""
@@ -187,8 +190,9 @@ class Known:
     async def _keep(self) -> None:
         refreshed = timezone.now()
         flush_at = forget_at = time.monotonic()
+        rung = bell.rung()
         while True:
-            await asyncio.sleep(REFRESH_SECONDS)
+            rung = await self._until_rung(rung)
             self._slow.cut_slow()
             connections.cut_slow()
             try:
@@ -208,6 +212,13 @@ class Known:
             except Exception:
                 # Whatever it was, the devices of the next second must not pay for it.
                 log.exception("gateway.keep.failed")
+
+    async def _until_rung(self, before: int) -> int:
+        """Wait for the bell, or for the next round; returns what tells its next ring from this."""
+        until = time.monotonic() + REFRESH_SECONDS
+        while (rung := bell.rung()) == before and time.monotonic() < until:  # noqa: ASYNC110 - rung by other processes
+            await asyncio.sleep(LISTEN_SECONDS)
+        return rung
 
     async def refresh(self, since: datetime) -> None:
         """Learn what changed elsewhere since then."""
