@@ -13,8 +13,9 @@ TABLE = ROOT / "docs" / "security" / "checks.md"
 NOT_YET = "not yet"
 _ROW = re.compile(r"^\| (?P<id>[A-Z]?\d[\d.]*) \| (?P<says>.*?) \|", re.MULTILINE)
 _TEST = re.compile(r"^(?:async )?def test_(?P<words>\w+)\(", re.MULTILINE)
-# A test may carry several ids, all of them in front: test_a01_l4_l5_sixty_guesses…
-_ID = re.compile(r"(?:v(?P<asvs>\d+_\d+_\d+)|(?P<case>[adl]\d+))(?:_|$)")
+# A test may carry several ids, all of them in front: test_a01_l4_l5_sixty_guesses…, perhaps behind
+# the number of a row in a list of its own: test_row59_v14_2_1_…
+_ID = re.compile(r"(?:v(?P<asvs>\d+_\d+_\d+)|(?P<case>[adl]\d+)|row\d+)(?:_|$)")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,10 @@ def ids_of(words: str) -> set[str]:
     """Return the ids at the beginning of a test's name."""
     ids = set()
     while match := _ID.match(words):
-        ids.add(match["asvs"].replace("_", ".") if match["asvs"] else match["case"].upper())
+        if match["asvs"]:
+            ids.add(match["asvs"].replace("_", "."))
+        elif match["case"]:
+            ids.add(match["case"].upper())
         words = words[match.end() :]
     return ids
 

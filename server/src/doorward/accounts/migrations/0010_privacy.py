@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from uuid import UUID
+
 import django.db.models.deletion
 import uuid_utils.compat
 from django.conf import settings
 from django.db import migrations, models
 
-ID = models.UUIDField(
-    default=uuid_utils.compat.uuid7, editable=False, primary_key=True, serialize=False
-)
+
+def own_id() -> models.UUIDField[UUID, UUID]:
+    """The primary key of each of these tables."""
+    return models.UUIDField(
+        default=uuid_utils.compat.uuid7, editable=False, primary_key=True, serialize=False
+    )
 
 
 class Migration(migrations.Migration):
@@ -16,7 +21,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Deletion",
             fields=[
-                ("id", ID),
+                ("id", own_id()),
                 ("user_id", models.UUIDField(unique=True)),
                 ("account_id", models.UUIDField(null=True, unique=True)),
                 ("asked_at", models.DateTimeField()),
@@ -29,7 +34,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Receipt",
             fields=[
-                ("id", ID.clone()),
+                ("id", own_id()),
                 ("digest", models.CharField(max_length=64, unique=True)),
                 ("text", models.TextField()),
                 ("sha256", models.CharField(max_length=64)),
@@ -40,7 +45,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Export",
             fields=[
-                ("id", ID.clone()),
+                ("id", own_id()),
                 (
                     "state",
                     models.CharField(
