@@ -106,6 +106,8 @@ class Progress:
     """How far a run is."""
 
     files: int
+    done: int
+    """Of the files met so far, those with a verdict: read, or known clean."""
     bytes: int
     cached: int
     detections: int
@@ -544,6 +546,7 @@ class Run:
         self._progress(
             Progress(
                 files=counts.files,
+                done=counts.scanned + counts.cached,
                 bytes=counts.bytes_read,
                 cached=counts.cached,
                 detections=counts.detections,

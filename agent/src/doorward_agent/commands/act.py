@@ -145,7 +145,7 @@ class _Feed:
             return
         self._told = progress.seconds
         line = messages.encode(
-            CommandProgress(files=progress.files, bytes=progress.bytes, threats=progress.detections)
+            CommandProgress(files=progress.done, bytes=progress.bytes, threats=progress.detections)
         )
         # Where nobody listens any more, standard input says so too.
         with contextlib.suppress(OSError):
