@@ -156,7 +156,9 @@ def address_of(name: str, things: Things | None, more: dict[str, UUID]) -> str:
         key = match[1]
         return str(ids.get(name if key == "uid" else key, uuid7()))
 
-    return "/" + re.sub(r"<uuid:(\w+)>", fill, str(pattern.pattern))
+    route = str(pattern.pattern).replace("<slug:section>", "quick-scan")
+    route = re.sub(r"<int:\w+>", "1", route)
+    return "/" + re.sub(r"<uuid:(\w+)>", fill, route)
 
 
 def ask(browser: Client, method: str, address: str) -> Any:
@@ -208,11 +210,13 @@ def test_v8_2_2_a31_another_accounts_things_are_not_there_on_any_page(
     )
     walked = 0
     for name, place in PAGES.items():
-        by_id = "<" in str(
+        route = str(
             next(
                 each for each in portal_urls.urlpatterns if getattr(each, "name", "") == name
             ).pattern
         )
+        # The name of a section of settings is nobody's own.
+        by_id = "<uuid:" in route or "<int:" in route
         if not isinstance(place, Act) or not by_id or not permissions.may(role, place):
             continue
         for method in ("GET", "POST"):

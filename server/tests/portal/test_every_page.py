@@ -70,6 +70,7 @@ def addresses() -> dict[str, str]:
             route = re.sub(r"<uuid:\w+>", nobody, str(pattern.pattern))
             route = re.sub(r"<int:\w+>", "1", route)
             route = route.replace("<slug:slug>", "states")
+            route = route.replace("<slug:section>", "quick-scan")
             found[pattern.name] = "/" + re.sub(r"<(int|str):\w+>", "1", route)
     return found
 

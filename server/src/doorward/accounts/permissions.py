@@ -20,6 +20,7 @@ class Act(StrEnum):
     DEVICES_LOOK = "devices.look"
     REPORTS_LOOK = "reports.look"
     DEVICES_CHANGE = "devices.change"
+    PROTECTION_CHANGE = "protection.change"
     SUBSCRIPTION_CHANGE = "subscription.change"
     MEMBERS_LOOK = "members.look"
     MEMBERS_CHANGE = "members.change"
@@ -37,6 +38,8 @@ MAY: Final[Mapping[Act, frozenset[Role]]] = MappingProxyType(
         Act.DEVICES_LOOK: _EVERYBODY,
         Act.REPORTS_LOOK: _EVERYBODY,
         Act.DEVICES_CHANGE: frozenset({Role.OWNER, Role.HELPER}),
+        # What devices are told to do; whatever protects less needs fresh proof besides.
+        Act.PROTECTION_CHANGE: frozenset({Role.OWNER, Role.HELPER}),
         Act.SUBSCRIPTION_CHANGE: frozenset({Role.OWNER, Role.BILLING}),
         Act.MEMBERS_LOOK: _EVERYBODY,
         # Invite, change a role, remove, hand the account over.

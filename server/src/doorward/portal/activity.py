@@ -52,7 +52,7 @@ KINDS: Final[dict[str, tuple[Promise, tuple[str, ...]]]] = {
         ),
     ),
     "members": (_("Members"), ("account.member", "account.ownership", "account.sharing")),
-    "devices": (_("Devices"), ("device.",)),
+    "devices": (_("Devices"), ("device.", "protection.")),
 }
 # Icon and words of each event. One that has none yet is shown by its tag: better than not at all.
 WORDS: Final[dict[str, tuple[str, Promise]]] = {
@@ -127,6 +127,8 @@ WORDS: Final[dict[str, tuple[str, Promise]]] = {
     "account.export.fetched": ("report", _("A copy of everything was downloaded")),
     "account.deletion.asked": ("attention", _("Deleting the account was asked for")),
     "account.deletion.cancelled": ("home", _("The account was kept after all")),
+    "protection.settings.changed": ("shield", _("Protection settings were changed")),
+    "protection.settings.undone": ("shield", _("A change of protection settings was undone")),
     "device.code.made": ("laptop", _("A code to add a device was made")),
     "device.enrolled": ("laptop", _("A device was added")),
     "device.removed": ("laptop", _("A device was removed")),

@@ -38,6 +38,7 @@ REASONS: Final[dict[str, Promise]] = {
     "no-definitions": gettext_lazy("it has no rules to scan by"),
     "quick-scan-failed": gettext_lazy("its last quick scan failed"),
     "full-scan-failed": gettext_lazy("its last full scan failed"),
+    "custom-scan-failed": gettext_lazy("its last scan of chosen folders failed"),
 }
 """The agent's words (doorward_agent.protection)."""
 ACTIONS: Final[dict[int, tuple[str, Promise]]] = {

@@ -21,6 +21,8 @@ from doorward.portal import (
     policy_reports,
     privacy,
     protection,
+    protection_groups,
+    protection_versions,
     questions,
     recovery,
     reports,
@@ -44,6 +46,43 @@ urlpatterns = [
     path("devices/<uuid:device_id>/remove/", devices.remove, name="device_remove"),
     path("devices/<uuid:device_id>/settle/", devices.settle_copy, name="device_settle"),
     path("protection/", protection.overview, name="protection"),
+    path("protection/save/", protection.save, name="protection_save"),
+    path(
+        "protection/settings/<slug:section>/",
+        protection.account_section,
+        name="protection_section",
+    ),
+    path("protection/groups/new/", protection_groups.new, name="protection_group_new"),
+    path("protection/groups/<uuid:group_id>/", protection_groups.show, name="protection_group"),
+    path(
+        "protection/groups/<uuid:group_id>/edit/",
+        protection_groups.edit,
+        name="protection_group_edit",
+    ),
+    path(
+        "protection/groups/<uuid:group_id>/remove/",
+        protection_groups.remove,
+        name="protection_group_remove",
+    ),
+    path(
+        "protection/groups/<uuid:group_id>/settings/<slug:section>/",
+        protection_groups.section,
+        name="protection_group_section",
+    ),
+    path("protection/versions/", protection_versions.overview, name="protection_versions"),
+    path("protection/versions/<int:number>/", protection_versions.show, name="protection_version"),
+    path(
+        "protection/versions/<int:number>/undo/", protection_versions.undo, name="protection_undo"
+    ),
+    path("devices/<uuid:device_id>/settings/", protection.device, name="device_settings"),
+    path(
+        "devices/<uuid:device_id>/settings/group/", protection.place, name="device_settings_group"
+    ),
+    path(
+        "devices/<uuid:device_id>/settings/<slug:section>/",
+        protection.device_section,
+        name="device_settings_section",
+    ),
     path("reports/", reports.scans, name="scans"),
     path("reports/scans/<uuid:uid>/", reports.scan, name="scan"),
     path("reports/threats/", reports.threats, name="threats"),
