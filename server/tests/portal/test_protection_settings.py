@@ -1,0 +1,311 @@
+"""Settings on the pages: made from the schema, looked at before saving, taken back, proved."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from server.tests.conftest import PASSWORD, signed_in
+from server.tests.portal.stock import device_of
+
+from doorward.accounts.models import Account, Membership, Role, User
+from doorward.devices.models import Device
+from doorward.protection import policy, schema
+from doorward.protection.models import Group, SettingsVersion
+
+AGENT = ["scan", "quarantine", "zstd", "settings"]
+QUICK = "/protection/settings/quick-scan/"
+
+
+@pytest.fixture
+def kitchen(alices_account: Account) -> Device:
+    return device_of(alices_account, hostname="kitchen", capabilities=AGENT)
+
+
+def quick(**changes: Any) -> dict[str, Any]:
+    """The quick scan's form as it stands, with changes."""
+    return {
+        "enabled": "on",
+        "days": ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"],
+        "start": "12:00",
+        "window": "30",
+        "on_battery": "run",
+        "catch_up": "on",
+    } | changes
+
+
+def change_in(answer: Any) -> str:
+    found = re.search(r'name="change" value="([^"]+)"', answer.content.decode())
+    assert found, "this is not the page that shows what a change would do"
+    return found[1]
+
+
+def saved(browser: Client, address: str, values: dict[str, Any], why: str = "") -> Any:
+    looked = browser.post(address, values)
+    assert looked.status_code == 200, looked.status_code
+    return browser.post("/protection/save/", {"change": change_in(looked), "why": why})
+
+
+def told(device: Device) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(policy.told(device.pk)[1])["effective"]
+    return found
+
+
+def test_a_change_is_looked_at_then_saved_and_told(alices_browser: Client, kitchen: Device) -> None:
+    looked = alices_browser.post(QUICK, quick(start="20:00"))
+    page = looked.content.decode()
+    assert "1 device changes." in page
+    assert "kitchen" in page
+    assert told(kitchen)["quick_scan"]["start"] == "12:00", "looking changes nothing"
+    done = alices_browser.post(
+        "/protection/save/", {"change": change_in(looked), "why": "Lunch was disturbed"}
+    )
+    assert done["Location"] == "/protection/"
+    assert told(kitchen)["quick_scan"]["start"] == "20:00"
+    listed = alices_browser.get("/protection/versions/").content.decode()
+    assert "Lunch was disturbed" in listed
+
+
+@pytest.mark.parametrize("section", list(schema.BY_SLUG))
+def test_every_section_has_its_page_and_says_all_of_it(
+    alices_browser: Client, kitchen: Device, section: str
+) -> None:
+    page = alices_browser.get(f"/protection/settings/{section}/").content.decode()
+    for field in schema.BY_SLUG[section].fields:
+        assert str(field.label) in page
+    assert alices_browser.get(f"/devices/{kitchen.pk}/settings/{section}/").status_code == 200
+
+
+@pytest.mark.parametrize("section", [key for key in schema.BY_SLUG if key != "exclusions"])
+def test_a_form_sent_as_it_stands_changes_nothing(
+    alices_browser: Client, kitchen: Device, section: str
+) -> None:
+    values: dict[str, Any] = {}
+    for field in schema.BY_SLUG[section].fields:
+        value = field.default
+        if field.kind == "switch":
+            values |= {field.name: "on"} if value else {}
+        else:
+            values[field.name] = "\n".join(value) if field.kind == "folders" else value
+    for base in ("/protection/settings", f"/devices/{kitchen.pk}/settings"):
+        answer = alices_browser.post(f"{base}/{section}/", values)
+        assert answer.status_code == 302, answer.content.decode()[:2000]
+    assert not SettingsVersion.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (quick(window="0"), "A whole number from 1 to 720."),
+        (quick(window="lots"), "A whole number from 1 to 720."),
+        (quick(start="25:00"), "A time of day"),
+        (quick(days=[]), "Choose at least one day."),
+        (quick(on_battery="perhaps"), "One of:"),
+    ],
+)
+def test_what_is_not_sound_is_said_beside_it_and_what_was_typed_stays(
+    alices_browser: Client, kitchen: Device, values: dict[str, Any], words: str
+) -> None:
+    answer = alices_browser.post(QUICK, values | {"start": values["start"]})
+    page = answer.content.decode()
+    assert answer.status_code == 422
+    assert words in page
+    assert f'value="{values["window"]}"' in page
+    assert not SettingsVersion.objects.exists()
+
+
+def test_n7_a_stolen_cookie_cannot_switch_protection_off(
+    alices_browser: Client, kitchen: Device
+) -> None:
+    off = {key: value for key, value in quick().items() if key != "enabled"}
+    looked = alices_browser.post(QUICK, off)
+    assert "This protects less than before." in looked.content.decode()
+    asked = alices_browser.post("/protection/save/", {"change": change_in(looked)})
+    assert asked["Location"].startswith("/reauthenticate/")
+    assert told(kitchen)["quick_scan"]["enabled"] is True
+    # The owner proves it, and the change goes on from where it was.
+    alices_browser.post(asked["Location"], {"password": PASSWORD})
+    assert told(kitchen)["quick_scan"]["enabled"] is False
+
+
+def test_n7_a_change_signed_for_another_account_or_made_up_is_nothing(
+    alices_browser: Client, charlies_browser: Client, kitchen: Device
+) -> None:
+    theirs = change_in(charlies_browser.post(QUICK, quick(start="20:00")))
+    assert alices_browser.post("/protection/save/", {"change": theirs}).status_code == 404
+    forged = alices_browser.post("/protection/save/", {"change": theirs[:-2] + "xx"})
+    assert forged["Location"] == "/protection/"
+    assert not SettingsVersion.objects.exists()
+
+
+def test_a_page_that_is_too_old_saves_nothing(
+    alices_browser: Client, kitchen: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = change_in(alices_browser.post(QUICK, quick(start="20:00")))
+    later = time.time() + 3601
+    monkeypatch.setattr("django.core.signing.time.time", lambda: later)
+    alices_browser.post("/protection/save/", {"change": change})
+    assert not SettingsVersion.objects.exists()
+
+
+def test_somebody_elses_change_meanwhile_is_said(alices_browser: Client, kitchen: Device) -> None:
+    first = change_in(alices_browser.post(QUICK, quick(start="20:00")))
+    saved(alices_browser, QUICK, quick(start="21:00"))
+    answer = alices_browser.post("/protection/save/", {"change": first}, follow=True)
+    assert "somebody else changed the settings meanwhile" in answer.content.decode()
+    assert told(kitchen)["quick_scan"]["start"] == "21:00"
+
+
+def test_a_device_has_its_own_value_beside_the_inherited_one_and_gives_it_up(
+    alices_browser: Client, kitchen: Device
+) -> None:
+    saved(alices_browser, QUICK, quick(start="20:00"))
+    here = f"/devices/{kitchen.pk}/settings/quick-scan/"
+    saved(alices_browser, here, quick(start="22:00", **{"own-start": "on"}))
+    assert told(kitchen)["quick_scan"]["start"] == "22:00"
+    page = alices_browser.get(here).content.decode()
+    assert "instead of:" in page
+    assert "20:00" in page
+    saved(alices_browser, here, quick(start="22:00"))
+    assert told(kitchen)["quick_scan"]["start"] == "20:00", "without the tick it inherits again"
+    saved(alices_browser, here, quick(start="23:00"))
+    assert told(kitchen)["quick_scan"]["start"] == "23:00", "who types another value means it"
+
+
+def test_a_locked_setting_cannot_be_filled_in_below(
+    alices_browser: Client, kitchen: Device
+) -> None:
+    saved(alices_browser, QUICK, quick(start="20:00", **{"lock-start": "on"}))
+    here = f"/devices/{kitchen.pk}/settings/quick-scan/"
+    assert "Locked further up" in alices_browser.get(here).content.decode()
+    answer = alices_browser.post(here, quick(start="23:00", **{"own-start": "on"}))
+    assert answer.status_code == 302
+    assert told(kitchen)["quick_scan"]["start"] == "20:00"
+
+
+def test_undo_restores_byte_equal_settings(alices_browser: Client, kitchen: Device) -> None:
+    saved(alices_browser, QUICK, quick(start="20:00"))
+    before = policy.told(kitchen.pk)[1]
+    saved(alices_browser, QUICK, quick(start="21:00"))
+    looked = alices_browser.post("/protection/versions/2/undo/")
+    assert "Undo change 2?" in looked.content.decode()
+    alices_browser.post("/protection/save/", {"change": change_in(looked)})
+    assert policy.told(kitchen.pk)[1] == before
+    page = alices_browser.get("/protection/versions/").content.decode()
+    assert "undoes 2" in page
+    assert "21:00" in alices_browser.get("/protection/versions/2/").content.decode()
+
+
+def test_a_group_is_made_filled_told_and_removed(alices_browser: Client, kitchen: Device) -> None:
+    saved(
+        alices_browser,
+        "/protection/groups/new/",
+        {"name": "Office", "devices": [str(kitchen.pk)]},
+    )
+    group = Group.objects.get()
+    here = f"/protection/groups/{group.pk}/"
+    saved(alices_browser, f"{here}settings/quick-scan/", quick(start="19:00"))
+    assert told(kitchen)["quick_scan"]["start"] == "19:00"
+    saved(alices_browser, f"{here}edit/", {"name": "Shop", "devices": [str(kitchen.pk)]})
+    assert "Shop" in alices_browser.get("/protection/").content.decode()
+    taken = alices_browser.post("/protection/groups/new/", {"name": "shop"})
+    assert taken.status_code == 422
+    assert "called so already" in taken.content.decode()
+    saved(alices_browser, f"{here}remove/", {})
+    assert told(kitchen)["quick_scan"]["start"] == "12:00"
+    assert alices_browser.get(here).status_code == 404
+
+
+def test_an_exclusion_is_added_with_an_end_and_taken_away(
+    alices_browser: Client, kitchen: Device
+) -> None:
+    here = "/protection/settings/exclusions/"
+    wrong = alices_browser.post(here, {"act": "add", "path": "/", "lasts": "7"})
+    assert wrong.status_code == 422
+    assert "nearly everything" in wrong.content.decode()
+    looked = alices_browser.post(here, {"act": "add", "path": "/srv/build", "lasts": "7"})
+    asked = alices_browser.post("/protection/save/", {"change": change_in(looked)})
+    alices_browser.post(asked["Location"], {"password": PASSWORD})
+    (entry,) = told(kitchen)["exclusions"].values()
+    assert entry["path"] == "/srv/build"
+    assert 6.9 < (entry["until"] / 1000 - time.time()) / 86400 <= 7
+    (name,) = told(kitchen)["exclusions"]
+    below = f"/devices/{kitchen.pk}/settings/exclusions/"
+    saved(alices_browser, below, {"act": "remove", "name": name})
+    assert told(kitchen)["exclusions"][name]["active"] is False
+    saved(alices_browser, here, {"act": "remove", "name": name})
+    assert all(not each["active"] for each in told(kitchen)["exclusions"].values())
+
+
+def test_the_page_says_who_applies_it_and_why_not(
+    alices_browser: Client, alices_account: Account, kitchen: Device
+) -> None:
+    device_of(alices_account, hostname="old", capabilities=["scan"])
+    saved(alices_browser, QUICK, quick(start="20:00"))
+    kitchen.refresh_from_db()
+    page = alices_browser.get("/protection/").content.decode()
+    assert "Applied on 0 of 2." in page
+    assert "Not applied yet" in page
+    assert "Needs a newer agent" in page
+    Device.objects.filter(pk=kitchen.pk).update(
+        settings_status="failed",
+        settings_failed_version=kitchen.wanted_version,
+        settings_errors=[{"pointer": "/quick_scan/start", "code": "invalid"}],
+    )
+    page = alices_browser.get("/protection/").content.decode()
+    assert "Could not be applied" in page
+    assert "Quick scan: Not before" in page
+    assert "stay in force" in page
+    Device.objects.filter(pk=kitchen.pk).update(
+        settings_status="applied", settings_version=kitchen.wanted_version
+    )
+    assert "Applied on 1 of 2." in alices_browser.get("/protection/").content.decode()
+
+
+def test_a_device_that_cannot_is_named_before_saving(
+    alices_browser: Client, alices_account: Account, kitchen: Device
+) -> None:
+    pixel = device_of(alices_account, hostname="pixel", capabilities=AGENT)
+    Device.objects.filter(pk=pixel.pk).update(os_name="android")
+    page = alices_browser.post(QUICK, quick(start="20:00")).content.decode()
+    assert "2 devices change, 1 can’t do all of it." in page
+    assert "Android does not scan" in page
+
+
+def test_a_viewer_sees_and_changes_nothing(bobs_browser: Client, kitchen: Device) -> None:
+    page = bobs_browser.get("/protection/").content.decode()
+    assert "/protection/settings/" not in page
+    assert bobs_browser.get(QUICK).status_code == 403
+    assert bobs_browser.post("/protection/save/", {"change": "x"}).status_code == 403
+
+
+def test_a_helper_may_change_what_devices_are_told(
+    alices_account: Account, bob: User, kitchen: Device
+) -> None:
+    Membership.objects.filter(user=bob).update(role=Role.HELPER)
+    saved(signed_in(bob), QUICK, quick(start="20:00"))
+    assert told(kitchen)["quick_scan"]["start"] == "20:00"
+
+
+@pytest.mark.parametrize(
+    "address", ["/protection/", "/protection/versions/", "/protection/settings/quick-scan/"]
+)
+def test_the_cost_of_a_page_does_not_grow(
+    alices_browser: Client, alices_account: Account, kitchen: Device, address: str
+) -> None:
+    saved(alices_browser, QUICK, quick(start="20:00"))
+    counts = []
+    for number in range(2):
+        with CaptureQueriesContext(connection) as queries:
+            assert alices_browser.get(address).status_code == 200
+        counts.append(len(queries))
+        for each in range(20 * (1 - number)):
+            device_of(alices_account, hostname=f"device {each}", capabilities=AGENT)
+            saved(alices_browser, QUICK, quick(start=f"{each:02}:30"))
+    assert counts[0] == counts[1]
