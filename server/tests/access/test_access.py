@@ -26,8 +26,9 @@ import doorward.urls
 from doorward.accounts import invitations, permissions, tokens
 from doorward.accounts.models import Account, Membership, PersonalToken, Role, User
 from doorward.accounts.permissions import Act
-from doorward.devices import enrollment
+from doorward.devices import commands, enrollment
 from doorward.portal import urls as portal_urls
+from doorward_protocol.messages import CommandArgs
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = (ROOT / "docs" / "security" / "permissions.md").read_text()
@@ -118,6 +119,9 @@ class Things:
         other = person(f"other-{owner.email}", "Other")
         Membership.objects.create(account=account, user=other, role=Role.VIEWER)
         code, _text = enrollment.new_code(account, owner)
+        device.capabilities = ["scan.run"]
+        device.save(update_fields=["capabilities"])
+        command = commands.ask(device, "scan.run", CommandArgs(scope="quick"), actor=owner)
         invitation = invitations.invite(
             account, email=f"new-{owner.email}", role=Role.VIEWER, actor=owner
         )
@@ -126,6 +130,8 @@ class Things:
             "code_id": code.pk,
             "scan": scan_of(device).uid,
             "threat": threat_of(device).uid,
+            "device_command": command.uid,
+            "device_command_cancel": command.uid,
             "person_id": other.pk,
             "invitation_id": invitation.pk,
         }

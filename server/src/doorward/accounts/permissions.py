@@ -20,6 +20,8 @@ class Act(StrEnum):
     DEVICES_LOOK = "devices.look"
     REPORTS_LOOK = "reports.look"
     DEVICES_CHANGE = "devices.change"
+    DEVICES_COMMAND = "devices.command"
+    QUARANTINE_CHANGE = "quarantine.change"
     PROTECTION_CHANGE = "protection.change"
     SUBSCRIPTION_CHANGE = "subscription.change"
     MEMBERS_LOOK = "members.look"
@@ -38,6 +40,10 @@ MAY: Final[Mapping[Act, frozenset[Role]]] = MappingProxyType(
         Act.DEVICES_LOOK: _EVERYBODY,
         Act.REPORTS_LOOK: _EVERYBODY,
         Act.DEVICES_CHANGE: frozenset({Role.OWNER, Role.HELPER}),
+        # Scan now, look how the agent is, a new key: nothing that could do harm.
+        Act.DEVICES_COMMAND: frozenset({Role.OWNER, Role.HELPER}),
+        # Put files back or delete them, with fresh proof besides.
+        Act.QUARANTINE_CHANGE: frozenset({Role.OWNER, Role.HELPER}),
         # What devices are told to do; whatever protects less needs fresh proof besides.
         Act.PROTECTION_CHANGE: frozenset({Role.OWNER, Role.HELPER}),
         Act.SUBSCRIPTION_CHANGE: frozenset({Role.OWNER, Role.BILLING}),

@@ -135,6 +135,8 @@ WORDS: Final[dict[str, tuple[str, Promise]]] = {
     "device.left": ("laptop", _("A device took itself out")),
     "device.renamed": ("laptop", _("A device was renamed")),
     "device.cloned": ("attention", _("Two computers use one device's identity")),
+    "device.command.asked": ("scan", _("A device was asked to do something")),
+    "device.command.canceled": ("scan", _("Something asked of a device was taken back")),
     "device.clone.settled": ("laptop", _("The warning about a copied device was settled")),
 }
 

@@ -25,6 +25,7 @@ from doorward.accounts.models import Membership, User
 from doorward.accounts.permissions import Act
 from doorward.devices import enrollment, queries, removal, seats, state
 from doorward.devices.models import Device
+from doorward.portal import commands as asking
 from doorward.portal import live, texts, visits
 from doorward.portal.visits import Visit
 from doorward.reports import queries as reports
@@ -92,6 +93,7 @@ def show(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
             "rules": _rules(),
             "threats": reports.threats(visit.sight, threats, limit=RECENT_SHOWN).rows,
             "scans": reports.scans(visit.sight, scans, limit=RECENT_SHOWN).rows,
+            "asked": lambda: asking.section(request, visit, device),
         }
 
     seen = (

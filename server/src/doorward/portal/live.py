@@ -29,7 +29,7 @@ def answer(
     tag = hashlib.blake2b(repr(seen).encode("utf-8", "replace"), digest_size=12).hexdigest()
     asked_by_part = request.headers.get("HX-Request") == "true"
     if asked_by_part and request.headers.get("If-None-Match") == f'"{tag}"':
-        return _tagged(HttpResponse(status=204), tag)
+        return tagged(HttpResponse(status=204), tag)
     known = {**context()}
     live = render_to_string(
         "portal/parts/live.html",
@@ -40,7 +40,7 @@ def answer(
         },
     )
     if asked_by_part:
-        return _tagged(HttpResponse(live), tag)
+        return tagged(HttpResponse(live), tag)
     return render(request, page, {**known, "live": live})
 
 
@@ -49,7 +49,8 @@ def part(request: HttpRequest, template: str, context: Mapping[str, Any]) -> str
     return render_to_string(template, {**context}, request=request)
 
 
-def _tagged(response: HttpResponse, tag: str) -> HttpResponse:
+def tagged(response: HttpResponse, tag: str) -> HttpResponse:
+    """Return the answer with its tag, for one address that answers people and htmx differently."""
     response.headers["ETag"] = f'"{tag}"'
     response.headers["Vary"] = "HX-Request, Cookie"
     return response
