@@ -18,13 +18,13 @@ from uuid import UUID
 import structlog
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from doorward.accounts import privacy
 from doorward.accounts.csv_cells import cell
-from doorward.accounts.models import User
+from doorward.accounts.models import Membership, Role, User
 from doorward.accounts.origin import Origin
 from doorward.accounts.privacy import Table, Whose
 from doorward.accounts.privacy_rows import Export
@@ -78,17 +78,17 @@ def ask(user: User, origin: Origin) -> Export:
 
 def newest_of(user: User) -> Export | None:
     """Return this person's export, under way, ready or failed; by one query."""
-    return Export.objects.filter(user=user).order_by("-asked_at").first()
+    return _theirs(user).order_by("-asked_at").first()
 
 
 def fetch(user: User, export_id: UUID, origin: Origin) -> Path | None:
     """Return the file of this person's export, noting that they took it; None when there is none.
 
-    None too for another person's, for one whose day is over and for one that is not ready.
+    None too for another person's, for one whose day is over, for one that is not ready, and for one
+    of an account that is theirs alone no more.
     """
-    export = Export.objects.filter(
-        pk=export_id, user=user, state=Export.State.READY, expires_at__gt=timezone.now()
-    ).first()
+    ready = _theirs(user).filter(state=Export.State.READY, expires_at__gt=timezone.now())
+    export = ready.filter(pk=export_id).first()
     if export is None or not file_of(export).is_file():
         return None
     with transaction.atomic():
@@ -108,6 +108,16 @@ def is_there(export: Export) -> bool:
     if export.expires_at is not None and export.expires_at <= timezone.now():
         return False
     return export.state != Export.State.READY or file_of(export).is_file()
+
+
+def _theirs(user: User) -> QuerySet[Export]:
+    """Return this person's exports, but of no account that is theirs alone no more.
+
+    Whoever asked for a copy of it as its only owner may have handed it over since.
+    """
+    here = Membership.objects.filter(account=OuterRef("account"), role=Role.OWNER)
+    alone = Exists(here.filter(user=user)) & ~Exists(here.exclude(user=user))
+    return Export.objects.filter(Q(account__isnull=True) | Q(alone), user=user)
 
 
 def file_of(export: Export) -> Path:
@@ -187,7 +197,8 @@ def _claim(now: datetime) -> Export | None:
 
 
 def _pack(export: Export) -> None:
-    whose = Whose(export.user, export.account)
+    whose = privacy.whose(export.user)
+    _of(export, whose)
     folder().mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = folder() / f"{export.pk}.{secrets.token_hex(6)}.part"
     try:
@@ -215,6 +226,14 @@ def _pack(export: Export) -> None:
             fresh.replace(file_of(export))
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def _of(export: Export, whose: Whose) -> None:
+    """Note what is packed: whoever owned the account when they asked may not own it any more."""
+    export.account = whose.account
+    mine = Export.objects.filter(pk=export.pk, tries=export.tries, state=Export.State.PACKING)
+    if not mine.update(account=whose.account):
+        raise Overtaken
 
 
 def _write(path: Path, export: Export, whose: Whose) -> int:

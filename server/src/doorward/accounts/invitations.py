@@ -19,7 +19,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
-from django.db.models import F, QuerySet
+from django.db.models import Exists, F, OuterRef, QuerySet
 from django.utils import timezone
 
 from doorward.accounts import lockout, member_letters, members
@@ -35,7 +35,7 @@ from doorward.accounts.models import (
     canonical_email,
 )
 from doorward.accounts.origin import Origin
-from doorward.accounts.permissions import Act
+from doorward.accounts.permissions import MAY, Act
 from doorward.audit import trail
 from doorward.notices import letter as post_office
 
@@ -310,7 +310,12 @@ def digest_of(secret: str) -> str:
 
 
 def _good(rows: QuerySet[Invitation]) -> QuerySet[Invitation]:
-    return rows.filter(end=InvitationEnd.WAITING, expires_at__gt=timezone.now())
+    # Whoever invited must still be one who may: a former owner lets nobody in. Who owns the account
+    # now sees the invitation and may send it again, in their own name.
+    may_invite = Membership.objects.filter(
+        account=OuterRef("account"), user=OuterRef("made_by"), role__in=MAY[Act.MEMBERS_CHANGE]
+    )
+    return rows.filter(Exists(may_invite), end=InvitationEnd.WAITING, expires_at__gt=timezone.now())
 
 
 def _shown(rows: QuerySet[Invitation]) -> Shown:

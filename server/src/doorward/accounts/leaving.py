@@ -27,8 +27,8 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from doorward.accounts import exports, privacy, sessions
-from doorward.accounts.models import Account, Membership, User
+from doorward.accounts import exports, members, privacy, sessions
+from doorward.accounts.models import Account, Membership, OwnershipTransfer, User
 from doorward.accounts.origin import Origin
 from doorward.accounts.privacy import Whose
 from doorward.accounts.privacy_rows import Deletion, Export, Receipt
@@ -89,6 +89,7 @@ def ask(user: User, *, keep_session: str | None, origin: Origin) -> Deletion:
     now = timezone.now()
     try:
         with transaction.atomic():
+            _release(whose)
             deletion = Deletion.objects.create(
                 user_id=user.pk,
                 account_id=whose.account.pk if whose.account else None,
@@ -206,6 +207,8 @@ def _step(deletion: Deletion, now: datetime) -> bool:
         # Somebody deleted the person by other means: nothing is left to do.
         found.delete()
         return True
+    if found.closed_at is None and not _still_goes(found, user, now):
+        return True
     account = Account.objects.filter(pk=found.account_id).first() if found.account_id else None
     whose = Whose(user, account)
     if found.closed_at is None:
@@ -223,11 +226,50 @@ def _step(deletion: Deletion, now: datetime) -> bool:
     return True
 
 
+def _still_goes(deletion: Deletion, user: User, now: datetime) -> bool:
+    """Look again at what is this person's alone: the account may have another owner by now.
+
+    An account that has got one stays. One that has become theirs alone goes too, but nobody in it
+    was told: they are, and the days of grace begin anew, which False tells.
+    """
+    for account in Account.objects.filter(memberships__user=user).order_by("id"):
+        members.lock(account)
+    whose = privacy.whose(user)
+    goes = whose.account.pk if whose.account is not None else None
+    if goes == deletion.account_id:
+        return True
+    stays = Account.objects.filter(pk=deletion.account_id).first() if deletion.account_id else None
+    _release(whose)
+    deletion.account_id = goes
+    deletion.save(update_fields=["account_id"])
+    if stays is not None:
+        for member in _others(Whose(user, stays)):
+            post_office.post(_member_cancelled_letter(), to=member.email)
+    others = _others(whose)
+    if not others:
+        return True
+    deletion.due_at, deletion.lease_until = now + GRACE, None
+    deletion.save(update_fields=["due_at", "lease_until"])
+    post_office.post(_asked_letter(deletion), to=user.email)
+    for member in others:
+        post_office.post(_member_letter(deletion, user), to=member.email)
+    return False
+
+
+def _release(whose: Whose) -> None:
+    # Somebody who owned it before asked to be deleted with it, and no longer can be.
+    if whose.account is not None:
+        waiting = Deletion.objects.filter(account_id=whose.account.pk, closed_at__isnull=True)
+        waiting.exclude(user_id=whose.user.pk).update(account_id=None)
+
+
 def _close(whose: Whose) -> None:
     """Let nothing in any more: the person, their programs, and the devices that go."""
     User.objects.filter(pk=whose.user.pk).update(is_active=False, epoch=F("epoch") + 1)
     keys = list(UserSession.objects.filter(user=whose.user).values_list("session_key", flat=True))
     Session.objects.filter(session_key__in=keys).delete()
+    # Nobody takes over what is being deleted.
+    OwnershipTransfer.objects.filter(account=whose.account, account__isnull=False).delete()
     for room in privacy.rooms():
         room.close(whose)
 

@@ -73,14 +73,19 @@ class InviteForm(forms.Form):
 def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
     """Show who belongs to the account, who is invited, and what this person's devices share."""
     people = members.people(visit.account)
-    owners = sum(place.role == Role.OWNER for place in people)
+    owners = {place.user_id for place in people if place.role == Role.OWNER}
     now = timezone.now()
     context = {
         "visit": visit,
         "people": [(place, Role(place.role).label, ROLES[Role(place.role)]) for place in people],
         "alone": len(people) == 1,
         "waiting": [
-            (each, Role(each.role).label, each.expires_at <= now)
+            # Of a former owner it opens nothing either, until it is sent again.
+            (
+                each,
+                Role(each.role).label,
+                each.expires_at <= now or each.made_by_id not in owners,
+            )
             for each in invitations.waiting(visit.account)
         ]
         if visit.may_decide
@@ -88,7 +93,7 @@ def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
         "offer": members.offer(visit.account),
         "shares": [(value.value, *words) for value, words in SHARES.items()],
         "chosen": visit.place.shares,
-        "is_last_owner": visit.role == Role.OWNER and owners == 1,
+        "is_last_owner": visit.role == Role.OWNER and len(owners) == 1,
     }
     return render(request, "portal/members/page.html", context)
 
