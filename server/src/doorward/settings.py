@@ -176,6 +176,7 @@ MIDDLEWARE = [
     "doorward.portal.responses.SecurityHeaders",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
+    "doorward.portal.errors.explain_wrong_method",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -278,6 +279,8 @@ ACCOUNT_RATE_LIMITS = {
 }
 # One address; a new one takes its place once it is confirmed (accounts/email_change.py).
 ACCOUNT_CHANGE_EMAIL = True
+# Back to where the address was changed: that page tells until when it can be taken back.
+ACCOUNT_EMAIL_CONFIRMATION_AUTHENTICATED_REDIRECT_URL = "/email/"
 ACCOUNT_MAX_EMAIL_ADDRESSES = 2
 ACCOUNT_FORMS = {
     "add_email": "doorward.accounts.forms.NewAddressForm",

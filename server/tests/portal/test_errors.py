@@ -48,3 +48,16 @@ def test_a_person_without_an_account_is_told_so(db: None) -> None:
     answer = signed_in(person("dora@example.org", "Dora")).get("/")
     assert answer.status_code == 403
     assert "You belong to no account" in answer.content.decode()
+
+
+def test_a_button_s_address_opened_by_hand_shows_a_page_and_not_a_blank_window(
+    db: None,
+) -> None:
+    browser = Client(HTTP_HOST="localhost", headers={"accept": "text/html,*/*;q=0.8"})
+    answer = browser.get("/login/link/")
+    assert answer.status_code == 405
+    assert answer["Allow"] == "POST"
+    assert "Nothing to open here" in answer.content.decode()
+    assert "default-src 'self'" in answer["Content-Security-Policy"]
+    program = Client(HTTP_HOST="localhost", headers={"accept": "application/json"})
+    assert program.get("/login/link/").content == b""

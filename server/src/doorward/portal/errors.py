@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
@@ -37,6 +39,28 @@ def server_error(request: HttpRequest) -> HttpResponse:
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Say that the page was too old to act on and how to go on; nothing was changed."""
     return _plainly("errors/csrf.html", 403)
+
+
+def explain_wrong_method(
+    get_response: Callable[[HttpRequest], HttpResponse],
+) -> Callable[[HttpRequest], HttpResponse]:
+    """Give a browser that opened what only a button may send a page, not a blank window.
+
+    One gets there by signing in after a session ended under an open page.
+    """
+
+    def answer(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        wanted = request.headers.get("Accept", "")
+        if response.status_code != 405 or response.streaming or response.content:
+            return response
+        if "text/html" not in wanted:
+            return response
+        page = _plainly("errors/405.html", 405)
+        page["Allow"] = response.get("Allow", "")
+        return page
+
+    return answer
 
 
 def _plainly(template: str, status: int, **more: str) -> HttpResponse:

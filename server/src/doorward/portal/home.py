@@ -229,6 +229,8 @@ def _words(total: int, safe: int, away: int, unknown: int) -> str:
             "All %(total)d devices were checked within the last %(minutes)d minutes.",
             total,
         ) % {"total": total, "minutes": state.FRESH.total_seconds() // 60}
+    if total == 1:
+        return _words_for_one(away, unknown)
     parts = [
         ngettext(
             "%(safe)d of %(total)d device is protected now.",
@@ -249,10 +251,18 @@ def _words(total: int, safe: int, away: int, unknown: int) -> str:
     if unknown:
         parts.append(
             ngettext(
-                "Of %(count)d we don’t know.",
-                "Of %(count)d we don’t know.",
+                "We can’t tell how %(count)d of them is.",
+                "We can’t tell how %(count)d of them are.",
                 unknown,
             )
             % {"count": unknown}
         )
     return " ".join(parts)
+
+
+def _words_for_one(away: int, unknown: int) -> str:
+    if away:
+        return _("Your device is away: it was protected when we last heard from it.")
+    if unknown:
+        return _("We can’t tell how your device is.")
+    return _("Your device is not protected now.")
