@@ -87,12 +87,19 @@ def of(command: Command, device: Device, sight: Sight, now: datetime) -> Asked:
     return Asked(
         command=command,
         title=_title(command, with_paths=shares == Shares.PATHS or is_own),
-        tone=TONES[command.state],
+        # Nothing is wrong with the scan, but with what it found.
+        tone="attention" if shows_threats(command, shares) else TONES[command.state],
         word=word,
         sentence=_sentence(command, device, now, with_detail=shares == Shares.PATHS),
         figures=_figures(command) if shares != Shares.STATE else "",
         may_cancel=command.is_open and command.cancel_asked_at is None,
     )
+
+
+def shows_threats(command: Command, shares: Shares) -> bool:
+    """Tell whether the scan found something that this person may know of."""
+    is_done = command.state == CommandState.DONE
+    return is_done and command.threats > 0 and shares != Shares.STATE
 
 
 def seen(command: Command) -> tuple[object, ...]:
