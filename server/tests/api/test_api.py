@@ -236,6 +236,11 @@ CALLS = [
     ("GET", "/devices/{id}", "devices:read"),
     ("PATCH", "/devices/{id}", "devices:write"),
     ("DELETE", "/devices/{id}", "devices:write"),
+    ("GET", "/settings", "devices:read"),
+    ("PATCH", "/settings", "devices:write"),
+    ("GET", "/settings/versions", "devices:read"),
+    ("GET", "/devices/{id}/settings", "devices:read"),
+    ("PATCH", "/devices/{id}/settings", "devices:write"),
     ("GET", "/scans", "reports:read"),
     ("GET", "/scans/{id}", "reports:read"),
     ("GET", "/threats", "reports:read"),
@@ -262,6 +267,8 @@ CALLS = [
 QUERIES = {("DELETE", "/members/{id}"): "?devices=stay"}
 BODIES: dict[tuple[str, str], dict[str, str]] = {
     ("PATCH", "/devices/{id}"): {"name": "x"},
+    ("PATCH", "/settings"): {},
+    ("PATCH", "/devices/{id}/settings"): {},
     ("PUT", "/me/sharing"): {"shares": "state"},
     ("POST", "/me/leave"): {"devices": "stay"},
     ("PATCH", "/members/{id}"): {"role": "viewer"},

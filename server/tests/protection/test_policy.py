@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -471,3 +473,19 @@ def test_every_choice_of_the_protocol_has_its_words() -> None:
 
 def test_the_product_protects_as_the_protocol_says() -> None:
     assert msgspec.convert(merging.PRODUCT, device_settings.Settings) == device_settings.Settings()
+
+
+def test_every_setting_stands_in_the_operators_document() -> None:
+    text = (Path(__file__).parents[3] / "docs/operators/settings.md").read_text()
+    rows = re.findall(r"^\| `(/\S+)` \| (.*?) \| .*? \| `(\w+)` \| .*? \|$", text, re.MULTILINE)
+    written = {at: (default.strip("`"), needs) for at, default, needs in rows}
+    coded = {
+        at: (
+            "every day"
+            if field.kind == "days" and len(field.default) == 7
+            else json.dumps(field.default),
+            field.needs,
+        )
+        for at, field in schema.FIELDS.items()
+    }
+    assert written == coded

@@ -26,6 +26,7 @@ from doorward.accounts.models import Membership
 from doorward.accounts.permissions import Act
 from doorward.api import callers, problems, shapes
 from doorward.api import members as membership
+from doorward.api import settings as protection_settings
 from doorward.api.callers import Caller
 from doorward.api.problems import Refused
 from doorward.billing import entitlement
@@ -301,6 +302,7 @@ def _device(caller: Caller, device_id: UUID) -> Device:
 
 
 api.add_router("", membership.router)
+api.add_router("", protection_settings.router)
 
 
 # -- errors --------------------------------------------------------------------------------------

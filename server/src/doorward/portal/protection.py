@@ -59,7 +59,7 @@ def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
             ],
             "has_more": len(found) > devices.PAGE,
             "count": queries.count(found),
-            **_of_account(visit, standing),
+            **_of_account(visit, standing, found),
         }
 
     seen = [
@@ -83,17 +83,41 @@ def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
     )
 
 
-def _of_account(visit: Visit, standing: State) -> dict[str, object]:
+def _of_account(visit: Visit, standing: State, everybody: list[Device]) -> dict[str, object]:
     document, _locked = merging.effective([standing.account])
     return {
         "may_change": visit.may(Act.PROTECTION_CHANGE),
         "sections": [
-            (section, settings_words.summary(section, document)) for section in schema.SECTIONS
+            (
+                section,
+                settings_words.summary(section, document),
+                _how_many_cannot(section, everybody),
+            )
+            for section in schema.SECTIONS
         ],
         "groups": [
             (key, group.name, len(standing.in_group(key))) for key, group in standing.groups.items()
         ],
         "newest": standing.newest,
+    }
+
+
+def _how_many_cannot(section: Section, everybody: list[Device]) -> str:
+    """Return how many devices can do nothing of this; empty when each can do some of it."""
+    number = sum(
+        all(
+            schema.why_not(field, system=each.os_name, capabilities=each.capabilities)
+            for field in section.fields
+        )
+        for each in everybody
+    )
+    if not number:
+        return ""
+    if number == len(everybody):
+        return _("None of your devices can do this yet")
+    return _("%(number)d of %(total)d devices can’t do this") % {
+        "number": number,
+        "total": len(everybody),
     }
 
 
@@ -116,7 +140,13 @@ def account_section(request: HttpRequest, visit: Visit, section: str) -> HttpRes
     def delta(layer: Layer) -> Delta:
         return Delta("account", None, {"values": layer.values, "locked": sorted(layer.locked)})
 
-    frame = {"back": HERE, "back_words": _("Protection"), "of": ""}
+    everybody = list(devices.of_account(visit.account))
+    frame = {
+        "back": HERE,
+        "back_words": _("Protection"),
+        "of": "",
+        "unable": _how_many_cannot(found, everybody),
+    }
     return answer_section(request, visit, form, delta, standing, frame)
 
 
@@ -267,7 +297,7 @@ def compared(
     found = []
     for each in deltas:
         if each.kind == "account":
-            lines = rows(before.account, after.account)
+            lines = rows(before.account, after.account, is_top=True)
             title = _("All devices")
         elif each.kind == "group" and each.subject is not None:
             was, is_now = before.groups.get(each.subject), after.groups.get(each.subject)
@@ -293,15 +323,12 @@ def compared(
     return found
 
 
-def rows(before: Layer, after: Layer) -> list[tuple[str, str, str]]:
+def rows(before: Layer, after: Layer, *, is_top: bool = False) -> list[tuple[str, str, str]]:
     """Return in what two layers differ, in words: what, before and after."""
     found = []
     for pointer, field in schema.FIELDS.items():
-        old, new = _said(before, pointer), _said(after, pointer)
-        section = schema.BY_KEY[field.section]
-        label = str(section.title)
-        if len(section.fields) > 1:
-            label = f"{label}: {field.label}"
+        old, new = _said(before, pointer, is_top), _said(after, pointer, is_top)
+        label = field.full_label
         if old != new:
             found.append((label, old, new))
         if (pointer in before.locked) != (pointer in after.locked):
@@ -311,10 +338,11 @@ def rows(before: Layer, after: Layer) -> list[tuple[str, str, str]]:
     return found
 
 
-def _said(layer: Layer, pointer: str) -> str:
-    if not merging.holds(layer.values, pointer):
-        return _("as further up")
+def _said(layer: Layer, pointer: str, is_top: bool) -> str:
     field = schema.FIELDS[pointer]
+    if not merging.holds(layer.values, pointer):
+        # Above the account there is only what the product does by itself.
+        return settings_words.value(field, field.default) if is_top else _("inherited")
     value = merging.at(layer.values, pointer)
     if field.kind == "exclusions":
         empty = {"path": "", "sha256": "", "until": None, "note": "", "active": True}

@@ -99,7 +99,7 @@ def _compared(change: dict[str, Any]) -> tuple[str, list[tuple[str, str, str]]]:
             inside, none = _("in a group"), _("in none")
             moved = (_("Group"), inside if before else none, inside if after else none)
         return name, [moved]
-    rows = protection.rows(_layer(before), _layer(after))
+    rows = protection.rows(_layer(before), _layer(after), is_top=change["kind"] == "account")
     if change["kind"] == "group" and before.get("name") != after.get("name"):
         old = before.get("name") or _("none")
         rows.insert(0, (_("Group"), old, after.get("name") or _("removed")))

@@ -131,8 +131,4 @@ def error(pointer: str, code: str) -> str:
     why = str(words) if words else texts.shortened(texts.visible(code), 64)
     if found is None:
         return why
-    section = schema.BY_KEY[found.section]
-    where = str(section.title)
-    if len(section.fields) > 1:
-        where = f"{where}: {found.label}"
-    return f"{where} – {why}"
+    return f"{found.full_label} – {why}"

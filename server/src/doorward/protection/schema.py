@@ -139,9 +139,12 @@ class Field:
         return int(found.ge), int(found.le)
 
     @property
-    def is_local(self) -> bool:
-        """Whether it is about agents' own doing, which each device is told alike."""
-        return self.kind == "exclusions"
+    def full_label(self) -> str:
+        """Its name for a place outside of its section's page."""
+        section = BY_KEY[self.section]
+        if len(section.fields) == 1:
+            return str(section.title)
+        return f"{section.title}: {self.label}"
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ TYPES: Final[Mapping[str, Any]] = _types()
 _BATTERY: Final = (
     ("run", _("Run all the same")),
     ("wait", _("Wait for mains power, up to three days")),
-    ("skip", _("Leave it out")),
+    ("skip", _("Not while on battery")),
 )
 DAY_WORDS: Final = dict(
     zip(
