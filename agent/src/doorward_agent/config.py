@@ -105,7 +105,7 @@ class AgentConfig:
         "/run/clamav/clamd.ctl",
         "/run/clamd.scan/clamd.sock",
         "/run/clamav/clamd.sock",
-        "/tmp/clamd.socket",  # noqa: S108 (clamd's own default; its owner is checked)
+        "/tmp/clamd.socket",  # nosec B108 # noqa: S108 (clamd's own default; its owner is checked)
     )
     clamd_timeout: float = 30.0
     clamd_stream_bytes: int = 25 * MEBIBYTE

@@ -261,7 +261,7 @@ def _move(
 
 def _select(db: sqlite3.Connection, where: str, *values: str, limit: int = 1000) -> list[Command]:
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM command WHERE {where} ORDER BY seq, rowid LIMIT ?",  # noqa: S608 - our own words only
+        f"SELECT {_COLUMNS} FROM command WHERE {where} ORDER BY seq, rowid LIMIT ?",  # nosec B608 # noqa: S608 - our own words only
         (*values, limit),
     )
     return [Command(*row) for row in rows]

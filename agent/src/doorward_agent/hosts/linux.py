@@ -141,9 +141,9 @@ def quick_paths(home: Path) -> list[Path]:
         Path("/etc/cron.d"),
         Path("/etc/systemd/system"),
         Path("/usr/local/bin"),
-        Path("/tmp"),  # noqa: S108 - looked into, never written to
-        Path("/var/tmp"),  # noqa: S108
-        Path("/dev/shm"),  # noqa: S108
+        Path("/tmp"),  # nosec B108 # noqa: S108 - looked into, never written to
+        Path("/var/tmp"),  # nosec B108 # noqa: S108
+        Path("/dev/shm"),  # nosec B108 # noqa: S108
     ]
 
 

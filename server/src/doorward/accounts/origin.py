@@ -11,7 +11,7 @@ from django.conf import settings
 if TYPE_CHECKING:
     from django.http import HttpRequest  # noqa: TID251 - read here, never answered
 
-NOWHERE = "0.0.0.0"  # noqa: S104 - not an address to listen on: "no address is known"
+NOWHERE = "0.0.0.0"  # nosec B104 # noqa: S104 - not an address to listen on: "no address is known"
 
 
 @dataclass(frozen=True)

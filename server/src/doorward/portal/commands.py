@@ -70,7 +70,7 @@ def section(request: HttpRequest, visit: Visit, device: Device) -> SafeString:
         "uid": uuid7(),
         "example": EXAMPLES.get(device.os_name.lower(), "/home/you/Downloads"),
     }
-    return SafeString(live.part(request, "portal/commands/ask.html", context))
+    return live.part(request, "portal/commands/ask.html", context)
 
 
 @require_POST
@@ -191,7 +191,7 @@ def _part(
             "pace": FAST if is_moving else "look-again from:body",
             "error": error,
         }
-        return SafeString(live.part(request, "portal/commands/part.html", context))
+        return live.part(request, "portal/commands/part.html", context)
 
     return draw, tag
 

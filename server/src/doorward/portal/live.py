@@ -9,6 +9,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.template.loader import render_to_string
+from django.utils.safestring import SafeString
 
 
 def answer(
@@ -44,7 +45,7 @@ def answer(
     return render(request, page, {**known, "live": live})
 
 
-def part(request: HttpRequest, template: str, context: Mapping[str, Any]) -> str:
+def part(request: HttpRequest, template: str, context: Mapping[str, Any]) -> SafeString:
     """Return a part that asks for itself again; it carries its own htmx attributes."""
     return render_to_string(template, {**context}, request=request)
 

@@ -229,7 +229,7 @@ def _statement(rows: int) -> str:
     one = f"({', '.join('?' * len(COLUMNS))})"
     values = ", ".join([one] * rows)
     return (
-        f"INSERT INTO {_TABLE} ({_NAMES}) VALUES {values}"  # noqa: S608 - our own names only
+        f"INSERT INTO {_TABLE} ({_NAMES}) VALUES {values}"  # nosec B608 # noqa: S608 - our own names only
         f" ON CONFLICT {_UNIQUE} DO NOTHING"
     )
 
@@ -241,7 +241,7 @@ def _insert(connection: BaseDatabaseWrapper, rows: Sequence[Row]) -> set[int] | 
     connection.ensure_connection()
     with connection.wrap_database_errors:
         raw = connection.connection
-        (last,) = raw.execute(f"SELECT max(id) FROM {_TABLE}").fetchone()  # noqa: S608 - our own
+        (last,) = raw.execute(f"SELECT max(id) FROM {_TABLE}").fetchone()  # nosec B608 # noqa: S608 - our own
         count = 0
         position = 0
         for chunk in _CHUNKS:
@@ -254,7 +254,7 @@ def _insert(connection: BaseDatabaseWrapper, rows: Sequence[Row]) -> set[int] | 
             return None
         # Numbers only rise, and nobody else writes now: what is beyond `last` is ours.
         new = raw.execute(
-            f"SELECT device_id, uid FROM {_TABLE} WHERE id > ?",  # noqa: S608 - our own name
+            f"SELECT device_id, uid FROM {_TABLE} WHERE id > ?",  # nosec B608 # noqa: S608 - our own name
             (last or 0,),
         )
         return _new_positions(rows, set(new))
@@ -275,12 +275,12 @@ def _copy(connection: BaseDatabaseWrapper, rows: Sequence[Row]) -> set[int] | No
     stage = "reports_intake"
     with connection.cursor() as cursor:
         cursor.execute(
-            f"CREATE TEMPORARY TABLE {stage} ON COMMIT DROP AS"  # noqa: S608 - our own names only
+            f"CREATE TEMPORARY TABLE {stage} ON COMMIT DROP AS"  # nosec B608 # noqa: S608 - our own names only
             f" SELECT {_NAMES} FROM {_TABLE} WITH NO DATA"
         )
         _copy_into(connection, stage, rows)
         cursor.execute(
-            f"INSERT INTO {_TABLE} ({_NAMES}) SELECT {_NAMES} FROM {stage}"  # noqa: S608 - our own
+            f"INSERT INTO {_TABLE} ({_NAMES}) SELECT {_NAMES} FROM {stage}"  # nosec B608 # noqa: S608 - our own
             f" ON CONFLICT {_UNIQUE} DO NOTHING RETURNING device_id, uid"
         )
         inserted = set(cursor.fetchall())
@@ -309,7 +309,7 @@ def add_to_tallies(
     table = Tally._meta.db_table  # noqa: SLF001 - documented
     with connection.cursor() as cursor:
         cursor.executemany(
-            f"INSERT INTO {table} (account_id, version, scans, detections)"  # noqa: S608 - our own
+            f"INSERT INTO {table} (account_id, version, scans, detections)"  # nosec B608 # noqa: S608 - our own
             " VALUES (%s, 1, %s, %s) ON CONFLICT (account_id) DO UPDATE SET"
             f" version = {table}.version + 1,"
             f" scans = {table}.scans + excluded.scans,"
@@ -327,7 +327,7 @@ def accounts_of(connection: BaseDatabaseWrapper, devices: Collection[UUID]) -> d
     table = Device._meta.db_table  # noqa: SLF001 - documented
     found = _of_devices(
         connection,
-        f"SELECT id, account_id FROM {table} WHERE revoked_at IS NULL AND id",  # noqa: S608 - our own name
+        f"SELECT id, account_id FROM {table} WHERE revoked_at IS NULL AND id",  # nosec B608 # noqa: S608 - our own name
         devices,
     )
     return {_uuid(device): _uuid(account) for device, account in found}
@@ -340,7 +340,7 @@ def waiting_findings(
     table = Remediation._meta.db_table  # noqa: SLF001 - documented
     found = _of_devices(
         connection,
-        f"SELECT device_id, finding_uid FROM {table}"  # noqa: S608 - our own name
+        f"SELECT device_id, finding_uid FROM {table}"  # nosec B608 # noqa: S608 - our own name
         " WHERE is_waiting AND finding_uid IS NOT NULL AND device_id",
         devices,
     )

@@ -127,7 +127,7 @@ def wait_until_ready(addresses: list[str], *, seconds: float, alive: Callable[[]
     for address in addresses:
         while True:
             try:
-                with urllib.request.urlopen(address, timeout=2) as answer:  # noqa: S310 - our own http address
+                with urllib.request.urlopen(address, timeout=2) as answer:  # nosec B310 # noqa: S310 - our own http address
                     if answer.status == 200:
                         break
             except (urllib.error.URLError, OSError):

@@ -186,7 +186,7 @@ def here(context: template.Context, *prefixes: str) -> SafeString:
     path = request.path if request is not None else ""
     for prefix in prefixes:
         if path == prefix or (prefix != "/" and path.startswith(prefix)):
-            return SafeString(' aria-current="page"' if path == prefix else ' aria-current="true"')
+            return format_html(' aria-current="{}"', "page" if path == prefix else "true")
     return SafeString("")
 
 
