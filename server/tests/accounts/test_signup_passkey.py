@@ -108,6 +108,13 @@ def test_a17_a_stolen_session_sets_no_password(settings: Any) -> None:
     assert not User.objects.get(email=DORA).has_usable_password()
 
 
+@pytest.mark.parametrize("credential", [CREDENTIAL, None, "x"])
+def test_a40_a_passkey_from_nobody_who_is_signing_up_is_refused(credential: Any) -> None:
+    answer = App().call("PUT", "auth/webauthn/signup", name="phone", credential=credential)
+    assert answer.status_code == 409
+    assert not Authenticator.objects.exists()
+
+
 def test_a17_a_stolen_session_of_an_app_sets_no_password(settings: Any) -> None:
     app = App()
     app.call("POST", "auth/webauthn/signup", email=DORA)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from allauth.account.internal.flows.login import record_authentication
 from allauth.account.internal.flows.reauthentication import raise_if_reauthentication_required
+from allauth.account.internal.stagekit import get_pending_stage
 from allauth.headless.account.views import ChangePasswordView
+from allauth.headless.base.response import ConflictResponse
 from allauth.headless.mfa import inputs as mfa_inputs
-from allauth.headless.mfa.views import ManageWebAuthnView
+from allauth.headless.mfa.views import ManageWebAuthnView, SignupWebAuthnView
 from allauth.mfa.models import Authenticator
 from allauth.mfa.recovery_codes.internal.flows import auto_generate_recovery_codes
 from django.core.exceptions import ValidationError
@@ -75,6 +77,19 @@ def install() -> None:
     if not getattr(change, "asks_first", False):
         post.asks_first = True  # type: ignore[attr-defined]  # so that it is put on once
         ChangePasswordView.post = post
+    handle = SignupWebAuthnView.handle
+
+    def handle_once_begun(view: Any, request: HttpRequest, *args: Any, **more: Any) -> HttpResponse:
+        # allauth reads the passkey before it looks whether somebody is signing up, and fails.
+        if request.method == "PUT" and get_pending_stage(request) is None:
+            refusal: HttpResponse = ConflictResponse(request)
+            return refusal
+        answer: HttpResponse = handle(view, request, *args, **more)
+        return answer
+
+    if not getattr(handle, "looks_first", False):
+        handle_once_begun.looks_first = True  # type: ignore[attr-defined]  # put on once, too
+        SignupWebAuthnView.handle = handle_once_begun
     ManageWebAuthnView.input_class = {
         **ManageWebAuthnView.input_class,
         "DELETE": DeletePasskeysInput,
