@@ -377,7 +377,7 @@ class Loop:
         """Tell each state of a command that the server does not know yet, and how far scans are."""
         while owed := journal.unanswered(self.db):
             for command in owed:
-                await self._tell(server, command.uid, _as_told(command))
+                await self._tell(server, command.uid, as_told(command))
                 journal.answered(self.db, command.uid, command.state)
         for uid, progress in self._orders.progress().items():
             state = messages.CommandState(status="running", progress=progress)
@@ -608,7 +608,7 @@ def device_facts(
     )
 
 
-def _as_told(command: journal.Command) -> messages.CommandState:
+def as_told(command: journal.Command) -> messages.CommandState:
     """Answer the command's state as the server is told it."""
     counts = messages.CommandProgress(
         files=command.files, bytes=command.bytes, threats=command.threats
