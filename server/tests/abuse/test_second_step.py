@@ -55,7 +55,9 @@ def test_a13_with_the_password_alone_no_page_and_no_api_opens(alice: User, home:
             assert path == "/account/security/authenticate/", path
         else:
             assert answer.status_code in {302, 404, 405, 410}, path
-            assert not where or where.startswith(("/login/", "/signup/", "/account/security/auth")), path
+            assert not where or where.startswith(
+                ("/login/", "/signup/", "/account/security/auth")
+            ), path
         assert "_auth_user_id" not in thief.session, path
     assert thief.get("/api/v1/devices").status_code == 401
     app = App()

@@ -116,7 +116,9 @@ def test_a_word_that_was_overtaken_changes_nothing(alices_code: str) -> None:
     with_door(act)
 
 
-@pytest.mark.parametrize("uid", ["0c6958e4-cdd6-4d62-a5a2-8d345defe0cc", "x", "", "..", "{command_uid}"])
+@pytest.mark.parametrize(
+    "uid", ["0c6958e4-cdd6-4d62-a5a2-8d345defe0cc", "x", "", "..", "{command_uid}"]
+)
 def test_a_command_that_is_not_this_devices_is_not_found(alices_code: str, uid: str) -> None:
     async def act(door: Door) -> None:
         computer = await laptop(door, alices_code)
