@@ -125,7 +125,8 @@ def test_a_field_we_do_not_know_and_depth_are_refused(script: Script, laptop: De
     deep: Any = 1
     for _ in range(50):
         deep = {"a": deep}
-    for body in ({"value": {}}, {"values": deep}, {"values": {}, "base": -1}):
+    bodies: list[dict[str, Any]] = [{"value": {}}, {"values": deep}, {"values": {}, "base": -1}]
+    for body in bodies:
         assert script.call("PATCH", "/settings", body).status_code == 422
     nul = script.call("PATCH", "/settings", {"values": {"custom_scan": {"folders": ["/a\0b"]}}})
     assert nul.status_code == 422

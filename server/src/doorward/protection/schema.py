@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy as _
 from msgspec import inspect
 
 from doorward.protection import merging
+from doorward_protocol.messages import REMOTE_OFF
 from doorward_protocol.settings import DAYS, Settings
 
 Kind = Literal["switch", "choice", "number", "clock", "days", "folders", "exclusions"]
@@ -487,6 +488,8 @@ def why_not(field: Field, *, system: str, capabilities: Iterable[str]) -> Promis
         name = SYSTEMS.get(system, system)
         return _("%(system)s does not scan") % {"system": name} if name else _("it does not scan")
     able = set(capabilities)
+    if field.needs == "commands" and REMOTE_OFF in able:
+        return _("somebody has switched remote actions off on it")
     for needed in ("settings", field.needs):
         if needed not in able:
             return CAPABILITIES[needed]
