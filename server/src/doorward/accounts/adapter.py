@@ -90,7 +90,7 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
         "invalid_login": _("Invalid email or password."),
         "incorrect_password": _("That is not your password."),
         "enter_current_password": _("That is not your password."),
-        "incorrect_code": _("That is not the code. Look at the newest mail from us."),
+        "incorrect_code": _("That is not the code. Look at the newest one from us."),
         "too_many_login_attempts": _("Too many wrong tries. Begin again in a few minutes."),
     }
 
