@@ -150,6 +150,8 @@ def of_exclusion(here: str, entry: Any, kind: Any) -> Iterator[Problem]:
         else:
             yield Problem(place, _("This is not an exclusion as the documentation says."))
         return
+    if not read.note.isprintable():
+        yield Problem(f"{here}/note", _("Use letters, digits and signs that can be seen."))
     if not read.path and not read.sha256:
         yield Problem(f"{here}/path", _("Name a path, or the SHA-256 of one file, or both."))
     elif read.path and not is_whole(read.path):
@@ -163,7 +165,8 @@ def of_exclusion(here: str, entry: Any, kind: Any) -> Iterator[Problem]:
 
 def is_whole(path: str) -> bool:
     """Tell whether the path begins at a root, on whatever system, and climbs nowhere."""
-    if not _WHOLE.match(path) or "\0" in path:
+    # Signs that can't be seen can't be stored everywhere either, and nobody reads what they hide.
+    if not _WHOLE.match(path) or not path.isprintable():
         return False
     return ".." not in re.split(r"[\\/]", path)
 

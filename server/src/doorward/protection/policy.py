@@ -311,7 +311,7 @@ def save(
         number=before.newest + 1,
         at=now,
         by=actor,
-        why=why.strip()[:LONGEST_WHY],
+        why=trail.plain(why.strip(), LONGEST_WHY),
         undoes=undoes,
         changes=_written(found, everybody),
         devices=reached,
