@@ -281,6 +281,7 @@ def id_for(path: str, things: Things | None) -> str:
         "/threats/": "threat",
         "/members/": "person_id",
         "/invitations/": "invitation_id",
+        "/commands/": "device_command",
     }
     known = next((key for start, key in kind.items() if path.startswith(start)), "")
     return str(things.ids[known] if things is not None and known else uuid7())

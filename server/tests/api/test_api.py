@@ -241,6 +241,10 @@ CALLS = [
     ("GET", "/settings/versions", "devices:read"),
     ("GET", "/devices/{id}/settings", "devices:read"),
     ("PATCH", "/devices/{id}/settings", "devices:write"),
+    ("POST", "/devices/{id}/commands", "devices:write"),
+    ("GET", "/commands/{id}", "devices:read"),
+    ("DELETE", "/commands/{id}", "devices:write"),
+    ("GET", "/quarantine", "reports:read"),
     ("GET", "/scans", "reports:read"),
     ("GET", "/scans/{id}", "reports:read"),
     ("GET", "/threats", "reports:read"),
@@ -266,6 +270,7 @@ CALLS = [
 # What must be right about a call for the question who calls to be asked.
 QUERIES = {("DELETE", "/members/{id}"): "?devices=stay"}
 BODIES: dict[tuple[str, str], dict[str, str]] = {
+    ("POST", "/devices/{id}/commands"): {"kind": "key.rotate"},
     ("PATCH", "/devices/{id}"): {"name": "x"},
     ("PATCH", "/settings"): {},
     ("PATCH", "/devices/{id}/settings"): {},
@@ -308,6 +313,7 @@ def _id_name(path: str) -> str:
         "codes": "code_id",
         "devices": "device_id",
         "scans": "scan_id",
+        "commands": "command_uid",
         "members": "person_id",
         "invitations": "invitation_id",
     }.get(path.partition("/{")[0].split("/")[-1], "threat_id")

@@ -25,6 +25,7 @@ from doorward.accounts.adapter import origin_of
 from doorward.accounts.models import Membership
 from doorward.accounts.permissions import Act
 from doorward.api import callers, problems, shapes
+from doorward.api import commands as ordering
 from doorward.api import members as membership
 from doorward.api import settings as protection_settings
 from doorward.api.callers import Caller
@@ -302,6 +303,7 @@ def _device(caller: Caller, device_id: UUID) -> Device:
 
 
 api.add_router("", membership.router)
+api.add_router("", ordering.router)
 api.add_router("", protection_settings.router)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, Generic, TypeVar
@@ -24,7 +24,7 @@ from doorward.accounts.models import Account, Shares
 from doorward.devices import sharing
 from doorward.devices.models import Device
 from doorward.devices.sharing import Seen, Sight
-from doorward.reports.models import Detection, Remediation, Scan, ScanState, Tally
+from doorward.reports.models import Detection, Disposition, Remediation, Scan, ScanState, Tally
 
 DEFAULT_LIMIT: Final = 20
 MAX_LIMIT: Final = 200
@@ -339,6 +339,40 @@ def threat_detail(seen: Seen, uid: UUID) -> ThreatDetail:
         of_scan = (by.select_related("device") if isinstance(seen, Sight) else by).first()
     _veiled([of_scan] if of_scan is not None else [], seen)
     return ThreatDetail(found, _veiled(remediations, seen), of_scan)
+
+
+IN_QUARANTINE: Final = frozenset({Disposition.QUARANTINED, Disposition.ISOLATED})
+MOST_HELD: Final = 200
+
+
+def quarantine(
+    seen: Seen, *, device: UUID | None = None, cursor: str = "", limit: int = DEFAULT_LIMIT
+) -> Page[Detection]:
+    """A page of what is in quarantine on the account's devices, newest first. Takes one query.
+
+    Raises InvalidCursor. What is on a removed device is out of reach, and not among it.
+    """
+    return _page(_held(seen, device), seen, cursor, limit)
+
+
+def held(seen: Seen, uids: Collection[UUID]) -> Sequence[Detection]:
+    """Those of these detections that are in quarantine, by one query."""
+    rows = _held(seen, None).filter(uid__in=uids)
+    return _veiled(list(rows.order_by("-time", "-id")[:MOST_HELD]), seen)
+
+
+def held_as(seen: Seen, device: UUID, quarantine_id: UUID) -> Detection | None:
+    """What the device holds in quarantine under this id."""
+    rows = _held(seen, device).filter(quarantine_id=quarantine_id)
+    return next(iter(_veiled(list(rows.order_by("id")[:1]), seen)), None)
+
+
+def _held(seen: Seen, device: UUID | None) -> QuerySet[Detection]:
+    return _of(Detection.objects.all(), seen, device).filter(
+        disposition__in=IN_QUARANTINE,
+        quarantine_id__isnull=False,
+        device__revoked_at__isnull=True,
+    )
 
 
 def _one(rows: QuerySet[Row], seen: Seen) -> Row:
