@@ -177,11 +177,17 @@ def device_section(
 
 
 def _cannot(section: Section, device: Device) -> str:
-    for field in section.fields:
-        why = schema.why_not(field, system=device.os_name, capabilities=device.capabilities)
-        if why:
-            return str(why)
-    return ""
+    """Return what of a section this device can't do, and why; empty when it can do all of it."""
+    found = {
+        field: str(schema.why_not(field, system=device.os_name, capabilities=device.capabilities))
+        for field in section.fields
+    }
+    reasons = {why for why in found.values() if why}
+    if not reasons:
+        return ""
+    if all(found.values()) and len(reasons) == 1:
+        return _("This device can’t: %(why)s") % {"why": reasons.pop()}
+    return "; ".join(f"{field.label} – {why}" for field, why in found.items() if why)
 
 
 def answer_section(
