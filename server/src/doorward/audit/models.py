@@ -68,3 +68,15 @@ class Event(models.Model):
     def delete(self, *_args: Any, **_kwargs: Any) -> NoReturn:
         """Refuse: an event is never deleted."""
         raise NeverChanged("an audit event can't be deleted")
+
+
+class Head(models.Model):
+    """One row: how far the chain goes, sealed with a key (audit/head.py)."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True)
+    events = models.BigIntegerField()
+    chain = models.CharField(max_length=64)
+    mark = models.CharField(max_length=64)
+
+    def __str__(self) -> str:
+        return f"{self.events} events"

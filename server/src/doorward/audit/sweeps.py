@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from doorward.audit import trail
+from doorward.audit import head, trail
 
 
 def seal(_now: datetime) -> int:
@@ -12,4 +12,9 @@ def seal(_now: datetime) -> int:
     return trail.seal()
 
 
-SWEEPS = [("seal", 1.0, seal)]
+def keep_head(_now: datetime) -> int:
+    """Keep how far the chain goes beside the database too."""
+    return head.keep_apart()
+
+
+SWEEPS = [("seal", 1.0, seal), ("keep_head", 60.0, keep_head)]

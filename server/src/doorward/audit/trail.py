@@ -4,6 +4,7 @@ An event is written in the transaction of the act it tells of, with a digest of 
 Within a second ``seal`` gives it a place in one chain: each link is the hash of the link before and
 of the event. Linking at once would make every signing-in wait for every other; linking afterwards
 costs the acts nothing, and a row changed, removed or slipped in after its sealing breaks the chain.
+How far the chain goes is sealed with a key (audit/head.py): its end can't be cut off either.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from uuid import UUID
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
+from doorward.audit import head
 from doorward.audit.models import Event
 
 if TYPE_CHECKING:
     from django.db.backends.utils import CursorWrapper
 
-GENESIS: Final = "0" * 64
+GENESIS: Final = head.GENESIS
 SEAL_BATCH: Final = 1000
 ERASURE: Final = "audit.erased"
 """Tells how many events' content was taken away, with a sum over them."""
@@ -137,8 +139,14 @@ def seal() -> int:
 
 
 def verify() -> Verdict:
-    """Walk the whole chain and tell whether every event is as it was written."""
+    """Walk the whole chain and tell whether every event is as it was written, and all are there."""
     seq, link = 0, GENESIS
+    try:
+        # Before the walk: what is sealed meanwhile makes the chain longer, never shorter.
+        heads = [found for found in (head.read(), head.kept_apart()) if found is not None]
+    except head.HeadBroken as broken:
+        return Verdict(0, _unsealed(), link, str(broken))
+    passed = {found for found in heads if found.events == 0 and found.chain == GENESIS}
     erased: dict[UUID, Erased] = {}
     told: set[tuple[UUID, int, str]] = set()
     for event in Event.objects.filter(seq__isnull=False).order_by("seq").iterator(chunk_size=2000):
@@ -157,11 +165,15 @@ def verify() -> Verdict:
             return Verdict(
                 seq - 1, _unsealed(), link, f"event {seq} (row {event.pk}) was replaced or moved"
             )
+        passed |= {found for found in heads if (found.events, found.chain) == (seq, link)}
         for by, half in ((event.who_erased_by, "who"), (event.what_erased_by, "what")):
             if by is not None:
                 erased.setdefault(by, Erased()).add(event, half)
         if event.tag == ERASURE:
             told.add(_told(event))
+    fault = _fault_at_the_end(seq, link, [found for found in heads if found not in passed])
+    if fault:
+        return Verdict(seq, _unsealed(), link, fault)
     if told != {(by, sums.count, sums.digest()) for by, sums in erased.items()}:
         return Verdict(seq, _unsealed(), link, "content was taken away that no erasure tells of")
     for event in Event.objects.filter(seq__isnull=True).iterator():
@@ -170,6 +182,20 @@ def verify() -> Verdict:
                 seq, _unsealed(), link, f"an event not yet sealed (row {event.pk}) was changed"
             )
     return Verdict(seq, _unsealed(), link)
+
+
+def _fault_at_the_end(seq: int, link: str, missed: list[head.Mark]) -> str:
+    for found in missed:
+        if found.events > seq:
+            return f"{found.events} events were sealed, and the last {found.events - seq} are gone"
+        return f"event {found.events} and those before it are not the ones that were sealed"
+    try:
+        sealed = head.read()
+    except head.HeadBroken as broken:
+        return str(broken)
+    if sealed.events < seq or (sealed.events == seq and sealed.chain != link):
+        return f"event {sealed.events + 1} and those after it were never sealed"
+    return ""
 
 
 def is_as_written(event: Event) -> bool:
@@ -303,6 +329,7 @@ def _seal_batch() -> int:
     with connection.cursor() as cursor:
         for place, linked, row in _places(seq, link, waiting):
             _place(cursor, place, linked, row)
+    head.move(head.Mark(seq, link), head.Mark(place, linked))
     return len(waiting)
 
 

@@ -119,6 +119,8 @@ def restore(source: Path) -> str:
     from django.conf import settings
     from django.db import connection
 
+    from doorward.audit import head
+
     data: Path = settings.DATA
     if (data / "doorward.sqlite3").exists() or _has_tables():
         raise BackupRefused(
@@ -144,6 +146,8 @@ def restore(source: Path) -> str:
         if connection.vendor == "sqlite":
             # Last: its presence says that the folder is in use.
             (staging / name).rename(data / name)
+    # How far another database's chain of events went; this one begins its own copy.
+    (data / head.FILE).unlink(missing_ok=True)
     _end_sessions()
     return (
         f"restored the state of {manifest['made']} into {data}. Everybody signs in again; "
