@@ -144,7 +144,7 @@ steps = st.lists(
 
 @pytest.mark.django_db
 @settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
