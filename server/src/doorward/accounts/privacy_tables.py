@@ -376,6 +376,7 @@ COVERS: Final = {
     "sessions.Session": "those that name the person go",
     "notices.Mail": "those to the person's addresses and of the account go",
     "audit.Event": "emptied (docs/adr/0010)",
+    "audit.Head": "a count and two digests; nobody's",
     "auth.Group": "not used",
     "auth.Permission": "not used",
     "contenttypes.ContentType": "tells of nobody",
