@@ -32,8 +32,8 @@ from doorward_protocol import messages
 from doorward_protocol.messages import CommandArgs
 
 KINDS = ["scan.run", "quarantine.delete"]
-LOST = 0.15
-KILLED = 0.04
+LOST = 0.1
+KILLED = 0.02
 
 
 class Killed(Exception):
@@ -186,7 +186,7 @@ def simulate(account: Account, folder: Path, *, number: int, devices: int, seed:
     with time_machine.travel(timezone.now(), tick=False) as clock:
         while asked < number:
             for agent in agents:
-                for _ in range(chance.randint(0, 6)):
+                for _ in range(chance.randint(0, 4)):
                     kind = chance.choice(KINDS)
                     item = uuid4()
                     args = CommandArgs(quarantine_id=item)
@@ -199,15 +199,15 @@ def simulate(account: Account, folder: Path, *, number: int, devices: int, seed:
                     if chance.random() < 0.1:
                         commands.cancel(command, actor=None)
                 # Sometimes it is away for longer than anything waits.
-                if chance.random() < 0.02:
+                if chance.random() < 0.06 / devices:
                     clock.shift(commands.LIFE.total_seconds() * 1.1)
                     commands.settle_due(timezone.now())
                 clock.shift(chance.random() * 60)
-                if chance.random() < 0.8:
+                for _ in range(chance.choice([0, 1, 2, 4])):
                     agent.live()
         for agent in agents:
             agent.faults = False
-            for _ in range(5):
+            for _ in range(6):
                 agent.live()
         commands.settle_due(timezone.now())
         # The sum of it: nothing is open, both sides agree, and every effect is there once.
@@ -219,6 +219,10 @@ def simulate(account: Account, folder: Path, *, number: int, devices: int, seed:
         for command in Command.objects.filter(device=agent.device):
             uid, effects = str(command.uid), agent.effects[str(command.uid)]
             states[command.state] += 1
+            if command.code == "no-word":
+                # Not heard of for a week: the server says that it does not know.
+                assert effects <= 1
+                continue
             if uid in told:
                 assert commands._ENDS[told[uid]] == command.state
             else:
