@@ -47,6 +47,8 @@ PAGES: Final[dict[str, Place]] = {
     "device_command": Act.DEVICES_LOOK,
     "device_command_ask": Act.DEVICES_COMMAND,
     "device_command_cancel": Act.DEVICES_COMMAND,
+    "quarantine": Act.REPORTS_LOOK,
+    "quarantine_act": Act.QUARANTINE_CHANGE,
     "scans": Act.REPORTS_LOOK,
     "scan": Act.REPORTS_LOOK,
     "threats": Act.REPORTS_LOOK,

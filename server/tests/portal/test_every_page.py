@@ -44,6 +44,7 @@ ENDED |= {"recovery_open", "recovery_stop"}
 SECRET = {"receipt", "receipt_file"}
 PAGES = ["/", "/devices/", "/devices/add/", "/protection/", "/reports/", "/reports/threats/"]
 PAGES += [
+    "/reports/quarantine/",
     "/subscription/",
     "/account/privacy/",
     "/account/",
