@@ -362,6 +362,20 @@ def test_undo_restores_byte_equal_settings(
     assert SettingsVersion.objects.order_by("-number")[0].undoes == version.number
 
 
+def test_undo_brings_back_what_has_been_locked_further_up_since(
+    alice: User, alices_account: Account, laptop: Device
+) -> None:
+    save(alices_account, alice, of_device(laptop, LATER))
+    gone = save(alices_account, alice, of_device(laptop, {}))
+    save(alices_account, alice, of_account({}, "/quick_scan/start"))
+    assert gone is not None
+    back = policy.undoing(alices_account, gone)
+    assert save(alices_account, alice, *back, undoes=gone.number) is not None
+    assert told(laptop)["quick_scan"]["start"] == "12:00", "the lock still holds"
+    save(alices_account, alice, of_account({}))
+    assert told(laptop)["quick_scan"]["start"] == "20:00"
+
+
 def test_a_removed_group_comes_back_with_its_devices(
     alice: User, alices_account: Account, laptop: Device
 ) -> None:

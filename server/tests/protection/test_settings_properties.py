@@ -184,6 +184,7 @@ def _take(
     kind, first, second = step
     state = policy.state_of(account)
     deltas: list[Delta] = []
+    undoes = None
     if kind == "account":
         deltas = [Delta("account", None, {"values": first, "locked": sorted(second)})]
     elif kind == "group" and group in state.groups:
@@ -204,11 +205,11 @@ def _take(
         if version is None:
             return None
         try:
-            deltas = policy.undoing(account, version)
+            deltas, undoes = policy.undoing(account, version), version.number
         except policy.CannotUndo:
             return None
     try:
-        return policy.save(account, deltas, actor=actor, proven=True)
+        return policy.save(account, deltas, actor=actor, proven=True, undoes=undoes)
     except policy.Invalid:
         return None  # Something is locked above.
 
@@ -221,8 +222,10 @@ def _undone_and_done_again(
     devices: list[Any],
 ) -> None:
     after = [policy.told(device.pk)[1] for device in devices]
-    undone = policy.save(account, policy.undoing(account, done), actor=actor, proven=True)
+    back = policy.undoing(account, done)
+    undone = policy.save(account, back, actor=actor, proven=True, undoes=done.number)
     assert undone is not None
     assert [policy.told(device.pk)[1] for device in devices] == [text for _n, text in before]
-    policy.save(account, policy.undoing(account, undone), actor=actor, proven=True)
+    again = policy.undoing(account, undone)
+    policy.save(account, again, actor=actor, proven=True, undoes=undone.number)
     assert [policy.told(device.pk)[1] for device in devices] == after

@@ -373,7 +373,7 @@ def save(request: HttpRequest, visit: Visit) -> HttpResponse:
         Delta(each["kind"], UUID(each["subject"]) if each["subject"] else None, each["after"])
         for each in change["deltas"]
     ]
-    if policy.plan(visit.account, deltas).weaker:
+    if policy.plan(visit.account, deltas, undoes=change["undoes"]).weaker:
         prove_again(request)
     try:
         version = policy.save(

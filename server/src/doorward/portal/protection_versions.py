@@ -64,7 +64,7 @@ def undo(request: HttpRequest, visit: Visit, number: int) -> HttpResponse:
     except policy.CannotUndo as problem:
         messages.error(request, str(problem))
         return redirect(here)
-    plan = policy.plan(visit.account, deltas)
+    plan = policy.plan(visit.account, deltas, undoes=found.number)
     if plan.problems:
         messages.error(
             request,

@@ -18,6 +18,7 @@ from doorward.protection.models import LONGEST_GROUP
 from doorward_protocol.settings import MAX_SETTINGS_BYTES
 
 MOST_GROUPS: Final = 100
+LOCKED: Final = _("This is locked further up and can’t be set otherwise here.")
 
 # A whole path on any system that the agent runs on: /x, C:\x or \\server\share.
 _WHOLE: Final = re.compile(r"/|[A-Za-z]:[\\/]|\\\\[^\\]")
@@ -38,8 +39,12 @@ class Problem:
     words: Promise | str
 
 
-def problems_of(before: State, after: State) -> tuple[Problem, ...]:
-    """Return what is wrong with what the change brings; what stood there before is let be."""
+def problems_of(before: State, after: State, *, restores: bool = False) -> tuple[Problem, ...]:
+    """Return what is wrong with what the change brings; what stood there before is let be.
+
+    A change that ``restores`` an earlier one may bring back what has been locked further up since:
+    it stands there without effect, as it would had it never been away.
+    """
     found: list[Problem] = []
     if after.account != before.account:
         found += _of_layer(after.account, before.account, [Layer()])
@@ -56,6 +61,8 @@ def problems_of(before: State, after: State) -> tuple[Problem, ...]:
         if before.own.get(device) != values:
             above = after.layers(device)[:-1]
             found += _of_layer(Layer(values), Layer(before.own.get(device, {})), above)
+    if restores:
+        found = [each for each in found if each.words is not LOCKED]
     if not found:
         found += _of_whole(before, after)
     return tuple(dict.fromkeys(found))
@@ -77,7 +84,7 @@ def _of_layer(layer: Layer, before: Layer, above: list[Layer]) -> Iterator[Probl
         if merging.holds(before.values, pointer) and merging.at(before.values, pointer) == value:
             continue
         if pointer in locked:
-            yield Problem(pointer, _("This is locked further up and can’t be set otherwise here."))
+            yield Problem(pointer, LOCKED)
             continue
         yield from of_value(pointer, value)
 

@@ -162,16 +162,19 @@ DEFAULT: Final = merging.text_of([])
 # -- planning ------------------------------------------------------------------------------------
 
 
-def plan(account: Account, deltas: Iterable[Delta]) -> Plan:
+def plan(account: Account, deltas: Iterable[Delta], *, undoes: int | None = None) -> Plan:
     """Return what this change would do; nothing is stored."""
-    return _plan(state_of(account), list(devices.of_account(account)), deltas)
+    everybody = list(devices.of_account(account))
+    return _plan(state_of(account), everybody, deltas, restores=undoes is not None)
 
 
-def _plan(before: State, everybody: list[Device], deltas: Iterable[Delta]) -> Plan:
+def _plan(
+    before: State, everybody: list[Device], deltas: Iterable[Delta], *, restores: bool
+) -> Plan:
     there = {device.pk for device in everybody}
     known = [each for each in deltas if each.kind in {"account", "group"} or each.subject in there]
     after, real = _applied(before, known)
-    problems = checking.problems_of(before, after)
+    problems = checking.problems_of(before, after, restores=restores)
     if problems:
         return Plan(before, after, real, (), len(everybody), (), problems)
     weaker: dict[str, Field] = {}
@@ -295,7 +298,7 @@ def save(
     if base is not None and base != before.newest:
         raise Outdated
     everybody = list(devices.of_account(account))
-    found = _plan(before, everybody, deltas)
+    found = _plan(before, everybody, deltas, restores=undoes is not None)
     if found.problems:
         raise Invalid(found.problems)
     if not found.changes_anything:
