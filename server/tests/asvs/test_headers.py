@@ -77,7 +77,7 @@ def there() -> Client:
 
 # Parts of an address that name something, and open nothing: only who may see it is shown it.
 PLAIN = re.compile(
-    r"_id$|^uid$|^pk$|^slug$|^uidb36$|^provider$|^client$"
+    r"_id$|^uid$|_uid$|^pk$|^slug$|^uidb36$|^provider$|^client$"
     # A section of the settings, and the how-manieth version of a policy.
     r"|^section$|^number$"
 )
