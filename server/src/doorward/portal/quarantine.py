@@ -142,6 +142,18 @@ def _row(visit: Visit, row: Detection, command: Command | None, now: datetime) -
     }
 
 
+def can_act(visit: Visit, threat: Detection) -> bool:
+    """Tell whether this person can have this file put back or deleted from here."""
+    device = threat.device
+    return (
+        threat.quarantine_id is not None
+        and device.revoked_at is None
+        and visit.may(Act.QUARANTINE_CHANGE)
+        and visit.sight.of(device) == Shares.PATHS
+        and commands.offers(device, "quarantine.restore")
+    )
+
+
 def _chosen(request: HttpRequest, visit: Visit) -> list[Detection]:
     try:
         uids = [UUID(text) for text in request.POST.getlist("item")[: queries.MOST_HELD]]
