@@ -220,7 +220,7 @@ def test_d10_a_device_that_was_offline_for_weeks_keeps_its_own_times(laptop: Dev
 # -- poison --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [1, 7, 100])
+@pytest.mark.parametrize("size", [1, 7, pytest.param(100, marks=pytest.mark.slow)])
 def test_d26_one_event_that_breaks_the_storing_is_refused_alone(
     laptop: Device, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
