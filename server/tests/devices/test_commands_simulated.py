@@ -117,7 +117,9 @@ class Agent:
                 self.maybe_killed()
         for uid in answer.cancel:
             journal.cancel(self.db, str(uid), now=self.now())
-        self._tell()
+        # It begins without waiting until it could say that it knows.
+        if self.chance.random() < 0.5:
+            self._tell()
         for command in journal.ready(self.db):
             self.maybe_killed()
             if journal.start(self.db, command.uid, now=self.now()):

@@ -138,6 +138,7 @@ def test_a51_another_devices_command_is_nobody_elses(alices_code: str, alices_ac
         command = await asked()
         other = await joined(door, second, hostname="other")
         assert (await told(other, command.uid, status="succeeded")).code == "not-found"
+        await door.known.refresh(timezone.now())
         assert uids(await other.check_in()) == []
         assert (await state_of(command.uid)).state == CommandState.QUEUED
         assert uids(await until_sent(computer)) == [str(command.uid)]
@@ -174,6 +175,7 @@ def test_a51_a_kind_that_was_not_declared_is_never_sent(alices_code: str) -> Non
         await asked()
         # Updated, or switched off on the device itself, before it called.
         await Device.objects.aupdate(capabilities=["remote.off"])
+        await door.known.refresh(timezone.now())
         assert uids(await computer.check_in()) == []
         with pytest.raises(commands.NotOffered) as caught:
             await asked(args=CommandArgs(scope="full"))
@@ -225,6 +227,7 @@ def test_a_command_canceled_before_it_was_sent_is_never_sent(alices_code: str) -
         command = await asked()
         await sync_to_async(commands.cancel)(command, actor=None)
         assert (await state_of(command.uid)).state == CommandState.CANCELED
+        await door.known.refresh(timezone.now())
         assert uids(await computer.check_in()) == []
 
     with_door(act)
