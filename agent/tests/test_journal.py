@@ -98,6 +98,45 @@ def test_only_answered_commands_are_forgotten(db: sqlite3.Connection) -> None:
     assert [each.uid for each in journal.unanswered(db)] == ["c2"]
 
 
+def test_a_rerun_that_was_begun_in_time_does_not_expire(db: sqlite3.Connection) -> None:
+    receive(db, kind="scan")
+    journal.start(db, "c1", now=1)
+    journal.recover(db, now=200, repeatable=REPEATABLE)
+    assert journal.start(db, "c1", now=200)
+
+
+def test_what_another_process_still_carries_out_is_left_to_it(db: sqlite3.Connection) -> None:
+    receive(db, kind="delete")
+    journal.start(db, "c1", now=1)
+    journal.recover(db, now=2, repeatable=REPEATABLE, alive={"c1"})
+    assert state(db) == "running"
+
+
+def test_an_end_that_came_too_late_changes_nothing(db: sqlite3.Connection) -> None:
+    receive(db, kind="delete")
+    journal.start(db, "c1", now=1)
+    journal.recover(db, now=2, repeatable=REPEATABLE)
+    assert not journal.settle(db, "c1", "succeeded", now=3)
+    assert state(db) == "interrupted"
+
+
+def test_a51_a_refusal_of_this_computer_stands_above_the_server(db: sqlite3.Connection) -> None:
+    journal.receive(
+        db,
+        uid="c1",
+        seq=1,
+        kind="scan",
+        args=b"{}",
+        not_after=9,
+        now=0,
+        known=KNOWN,
+        refusal="switched-off-here",
+    )
+    (owed,) = journal.unanswered(db)
+    assert (owed.state, owed.code) == ("rejected", "switched-off-here")
+    assert journal.ready(db) == []
+
+
 class CommandLife(RuleBasedStateMachine):
     """Commands that come twice, late and out of order, with kills at any point."""
 
@@ -140,6 +179,16 @@ class CommandLife(RuleBasedStateMachine):
         for command in journal.unanswered(self.db):
             journal.answered(self.db, command.uid, command.state)
 
+    @rule(name=st.sampled_from("abcd"))
+    def cancel(self, name: str) -> None:
+        found = journal.get(self.db, name)
+        state_after = journal.cancel(self.db, name, now=self.now)
+        if found is None:
+            assert state_after == ""
+        else:
+            # What runs is not called canceled before it has stopped.
+            assert state_after == ("canceled" if found.state == "received" else found.state)
+
     @rule(passed=st.integers(1, 9))
     def time_passes(self, passed: int) -> None:
         self.now += passed
@@ -166,7 +215,7 @@ class CommandLife(RuleBasedStateMachine):
                 self.final[uid] = found
         ended = self.db.execute(
             "SELECT count(*) FROM command WHERE (ended_at IS NOT NULL) <> (state IN"
-            " ('succeeded', 'failed', 'rejected', 'interrupted', 'expired'))"
+            " ('succeeded', 'failed', 'rejected', 'interrupted', 'expired', 'canceled'))"
         ).fetchone()[0]
         assert ended == 0
 

@@ -286,3 +286,23 @@ def test_a51_what_is_switched_off_on_the_computer_is_refused(
     assert "Remote actions are off" in agent(state, "remote").stdout
     assert agent(state, "remote", "on").returncode == 0
     assert not (state / "remote-actions-off").exists()
+
+
+def test_a48_a_folder_swapped_for_a_link_gets_no_file_from_afar(
+    server: Server, alice: Alice, member: Member, state: Path, home: Path, tmp_path: Path
+) -> None:
+    device = enrolled(state, server, alice.codes()[0])
+    folder, elsewhere = home / "letters", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (folder / "invoice.com").write_text(EICAR)
+    assert agent(state, "scan", str(home)).returncode == 1
+    ((held, _),) = member("quarantined", device)
+    folder.rmdir()
+    folder.symlink_to(elsewhere)
+    with at_work(state):
+        uid = member.ask(device, "quarantine.restore", quarantine_id=held)
+        found = member.wait_for(uid, "done", "failed")
+    assert (found["state"], found["code"]) == ("failed", "link-in-path")
+    assert list(elsewhere.iterdir()) == []
+    assert held in agent(state, "quarantine", "list").stdout
