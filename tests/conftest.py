@@ -142,9 +142,12 @@ def new_server(data: Path, **environment: str) -> Server:
     return Server(data, free_port(), free_port(), environment)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One real server for the journeys of this run; each makes its own people."""
+    """One real server for the journeys of a file; each makes its own people.
+
+    Not one for all: twenty people an hour may sign up from one address, and that is us.
+    """
     running = new_server(tmp_path_factory.mktemp("server"))
     running.start()
     yield running

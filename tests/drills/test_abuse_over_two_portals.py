@@ -33,6 +33,9 @@ sys.path.insert(0, str(ROOT))
 
 from server.tests import postgres  # noqa: E402 - found by the line above
 
+# Each case also has quicker tests in one process (server/tests); these take minutes together.
+pytestmark = pytest.mark.slow
+
 PASSWORD = "seven lamps above the harbor"
 REFUSED = "Too many tries"
 

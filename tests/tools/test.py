@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+IN_A_SECOND = "tests/browser/test_scan_now.py"
 PROCESSES = str(min(4, os.cpu_count() or 1))
 
 
@@ -38,7 +39,9 @@ def suites(*, slow: bool) -> list[tuple[str, list[str]]]:
         ("server on SQLite", parallel("-m", "not slow", "server/tests")),
         ("server on PostgreSQL", [*postgres, *parallel("-m", "not slow", "server/tests")]),
         # Apart: the browser's own event loop stays in its process to the end.
-        ("browser", pytest("-m", "not slow", "tests/browser")),
+        ("browser", parallel("-m", "not slow", "tests/browser", f"--ignore={IN_A_SECOND}")),
+        # Alone: it holds what a person sees to a second.
+        ("browser, by the second", pytest("-m", "not slow", IN_A_SECOND)),
         ("journeys, drills, docs", pytest("-m", "not slow", "tests", "--ignore=tests/browser")),
     ]
 
