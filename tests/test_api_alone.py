@@ -18,7 +18,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "api.md"
 def commands(server: Server, state: Path) -> str:
     """Return the document's shell blocks as one script for this server and this agent."""
     blocks = re.findall(r"^```sh\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     agent = f'"{sys.executable}" -m doorward_agent'
     script = "\necho\n".join(blocks)
     script = re.sub(
