@@ -70,7 +70,7 @@ def test_n4_scan_now_is_running_within_a_second_moves_and_is_done(
     page = alice.page
     state, files = tmp_path / "agent", tmp_path / "files"
     files.mkdir()
-    much(files, 60)
+    much(files, 200)
     (files / "zz.com").write_text(EICAR)
     with_device(alice, server, state)
     with working_agent(state):
@@ -103,7 +103,7 @@ def test_n4_scan_now_is_running_within_a_second_moves_and_is_done(
             page.wait_for_timeout(100)
         assert len(moved) > 2, moved
         done = page.locator("[data-state=done]")
-        expect(done).to_contain_text("61 files looked at")
+        expect(done).to_contain_text("201 files looked at")
         expect(done).to_contain_text("1 threat found")
         alice.look_around("done")
         done.get_by_role("link").click()
