@@ -11,7 +11,9 @@ import pytest
 from server.tests.gateway.computers import DOOR, Computer, Reply, ask, code_for, joined, with_door
 
 from doorward.accounts.models import Account, User
+from doorward.devices import removal
 from doorward.devices.models import Device
+from doorward.gateway import known
 from doorward.gateway.door import Door
 from doorward.protection import policy
 from doorward.protection.policy import Delta
@@ -162,3 +164,34 @@ def test_an_agent_that_was_updated_tells_what_it_can_do_now(alices_code: str) ->
 
     with_door(act)
     assert Device.objects.get().capabilities == ["scan", "settings"]
+
+
+@pytest.mark.parametrize("what", ["settings", "removal"])
+def test_a_connected_device_hears_of_a_change_by_the_bell_and_not_at_the_next_round(
+    alices_code: str,
+    alices_account: Account,
+    alice: User,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+) -> None:
+    # A round so long that only the bell can have told it.
+    monkeypatch.setattr(known, "REFRESH_SECONDS", 30.0)
+
+    def act() -> None:
+        if what == "settings":
+            change(alices_account, alice, "20:00")
+        else:
+            removal.remove(Device.objects.select_related("account").get(), actor=alice)
+
+    async def held(door: Door) -> Reply:
+        laptop = await joined(door, alices_code)
+        call = asyncio.ensure_future(laptop.check_in(wait=50))
+        await asyncio.sleep(0.2)
+        await door.jobs.run(act)
+        return await asyncio.wait_for(call, 5)
+
+    reply = with_door(held)
+    if what == "settings":
+        assert reply.json["settings_version"] == Device.objects.get().wanted_version > 0
+    else:
+        assert reply.code == "revoked"

@@ -17,6 +17,7 @@ from django.utils import timezone
 from doorward.accounts import privacy
 from doorward.accounts.privacy import Room, Row, Table, Whose
 from doorward.accounts.privacy_tables import moment
+from doorward.devices import bell
 from doorward.devices.models import Command, Device, EnrollmentCode, GoneDevice
 
 KEPT: Final = timedelta(days=180)
@@ -76,6 +77,7 @@ def _close(whose: Whose) -> None:
     Device.objects.filter(of(whose), revoked_at__isnull=True).update(
         revoked_at=now, changed_at=now, epoch=F("epoch") + 1
     )
+    bell.ring()
     mine = Q(made_by=whose.user) | Q(member=whose.user)
     if whose.account is not None:
         mine |= Q(account=whose.account)

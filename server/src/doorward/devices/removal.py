@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from doorward.accounts.models import User
 from doorward.audit import trail
-from doorward.devices import seats
+from doorward.devices import bell, seats
 from doorward.devices.models import Device
 from doorward_protocol.messages import MAX_NAME
 
@@ -34,6 +34,7 @@ def remove(
     device.refresh_from_db()
     if not removed:
         return
+    bell.ring()
     trail.record(
         "device.left" if by_itself else "device.removed",
         account=device.account_id,

@@ -23,8 +23,8 @@ from django.utils.translation import gettext as _
 from doorward.accounts.models import Account, User
 from doorward.accounts.origin import Origin
 from doorward.audit import trail
+from doorward.devices import bell, seats
 from doorward.devices import queries as devices
-from doorward.devices import seats
 from doorward.devices.models import Device
 from doorward.protection import checking, merging, schema
 from doorward.protection.checking import Problem
@@ -418,6 +418,8 @@ def _tell(account: Account, state: State, everybody: list[Device], now: datetime
         other, ["group", "values", "merged", "made_by"], batch_size=100
     )
     Device.objects.bulk_update(reached, ["wanted_version", "changed_at"], batch_size=200)
+    if reached:
+        bell.ring()
     return len(reached)
 
 
@@ -482,6 +484,7 @@ def _tell_one(device: Device, row: DeviceSettings | None) -> None:
     if text != (row.merged if row is not None else DEFAULT):
         device.wanted_version, device.changed_at = _next_version(device, now), now
         device.save(update_fields=["wanted_version", "changed_at"])
+        bell.ring()
     DeviceSettings.objects.update_or_create(
         device=device,
         defaults={"account": device.account, "merged": text, "made_by": schema.FINGERPRINT},
