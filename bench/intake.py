@@ -304,7 +304,7 @@ def store(seconds: float, batch: int) -> int:
     began = time.perf_counter()
     for number, made in enumerate(batches):
         with transaction.atomic():
-            if rows.insert_detections(connection, made) is not None:
+            if rows.insert_detections(connection, [made]) is not None:
                 raise RuntimeError("rows of a bench are never duplicates")
             rows.add_to_tallies(connection, tallies[number % len(tallies)])
         stored += batch

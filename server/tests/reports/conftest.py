@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,8 @@ from uuid_utils.compat import uuid7
 
 from doorward.accounts.models import Account
 from doorward.devices.models import Device
-from doorward_protocol.messages import DetectionFinding, FileRemediation, ScanActivity
+from doorward.reports.intake import Submission, prepared
+from doorward_protocol.messages import DetectionFinding, Event, FileRemediation, ScanActivity
 
 _thumbprints = itertools.count()
 
@@ -93,3 +95,8 @@ def scan_event(scan: UUID, activity: int, uid: UUID | None = None, **changes: An
         "scan": {"uid": scan, "name": "Home", "type_id": 1},
     }
     return msgspec.convert(message | changes, ScanActivity, builtin_types=(UUID,))
+
+
+def report(device: UUID, events: Sequence[Event]) -> Submission:
+    """What the gateway hands in; whose the device is, only the database knows."""
+    return prepared(device, UUID(int=0), events)

@@ -16,7 +16,7 @@ from doorward.reports import intake, rows
 from doorward.reports.intake import DeviceGone, Intake, IntakeUnavailable
 from doorward.reports.models import Detection
 
-from .conftest import device_of, finding
+from .conftest import device_of, finding, report
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -54,7 +54,9 @@ def test_reports_that_arrive_together_share_a_transaction(
     devices = [device_of(alices_account, str(number)).id for number in range(250)]
 
     async def act(taking: Intake) -> Any:
-        return await asyncio.gather(*(taking.store(device, [finding()]) for device in devices))
+        return await asyncio.gather(
+            *(taking.store(report(device, [finding()])) for device in devices)
+        )
 
     answers = with_intake(act)
     assert all(len(answer.accepted) == 1 for answer in answers)
@@ -76,7 +78,7 @@ def test_no_answer_before_the_commit(laptop: Device, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(rows, "insert_detections", halting)
 
     async def act(taking: Intake) -> None:
-        answer = asyncio.ensure_future(taking.store(laptop.id, [finding()]))
+        answer = asyncio.ensure_future(taking.store(report(laptop.id, [finding()])))
         assert await asyncio.to_thread(written.wait, 10)
         assert not answer.done()
         may_commit.set()
@@ -93,8 +95,8 @@ def test_one_removed_device_does_not_keep_the_others_out(
 
     async def act(taking: Intake) -> Any:
         return await asyncio.gather(
-            taking.store(laptop.id, [finding()]),
-            taking.store(gone.id, [finding()]),
+            taking.store(report(laptop.id, [finding()])),
+            taking.store(report(gone.id, [finding()])),
             return_exceptions=True,
         )
 
@@ -107,17 +109,20 @@ def test_d26_a_report_that_breaks_the_storing_does_not_take_the_batch_with_it(
     alices_account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     devices = [device_of(alices_account, str(number)).id for number in range(50)]
-    build = rows.builder
+    culprit = rows.identity(connection, devices[17])
+    insert = rows.insert_detections
 
-    def breaking(of: Any, account: Any, device: Any, received: Any) -> Any:
-        if device == devices[17]:
+    def breaking(of: Any, groups: Any) -> Any:
+        if any(row[rows.COLUMNS.index("device_id")] == culprit for made in groups for row in made):
             raise RuntimeError("no code of ours expected this")
-        return build(of, account, device, received)
+        return insert(of, groups)
 
-    monkeypatch.setattr(rows, "builder", breaking)
+    monkeypatch.setattr(rows, "insert_detections", breaking)
 
     async def act(taking: Intake) -> Any:
-        return await asyncio.gather(*(taking.store(device, [finding()]) for device in devices))
+        return await asyncio.gather(
+            *(taking.store(report(device, [finding()])) for device in devices)
+        )
 
     answers = with_intake(act)
     assert [len(answer.accepted) for answer in answers] == [1] * 17 + [0] + [1] * 32
@@ -135,8 +140,8 @@ def test_a_database_that_is_away_acknowledges_nothing_and_is_used_again_when_bac
         with monkeypatch.context() as patch:
             patch.setattr(rows, "insert_detections", away)
             with pytest.raises(IntakeUnavailable):
-                await taking.store(laptop.id, [finding()])
-        assert len((await taking.store(laptop.id, [finding()])).accepted) == 1
+                await taking.store(report(laptop.id, [finding()]))
+        assert len((await taking.store(report(laptop.id, [finding()]))).accepted) == 1
 
     with_intake(act)
 
@@ -146,7 +151,8 @@ def test_more_than_fits_is_refused_at_once(laptop: Device, monkeypatch: pytest.M
 
     async def act(taking: Intake) -> Any:
         return await asyncio.gather(
-            *(taking.store(laptop.id, [finding()]) for _ in range(5)), return_exceptions=True
+            *(taking.store(report(laptop.id, [finding()])) for _ in range(5)),
+            return_exceptions=True,
         )
 
     answers = with_intake(act)
@@ -162,8 +168,8 @@ def test_more_bytes_than_fit_are_refused_at_once(laptop: Device) -> None:
 
     async def act(taking: Intake) -> Any:
         return await asyncio.gather(
-            taking.store(laptop.id, [finding()], size=half),
-            taking.store(laptop.id, [finding()], size=half),
+            taking.store(report(laptop.id, [finding()]), size=half),
+            taking.store(report(laptop.id, [finding()]), size=half),
             return_exceptions=True,
         )
 
@@ -171,17 +177,22 @@ def test_more_bytes_than_fit_are_refused_at_once(laptop: Device) -> None:
     assert len(first.accepted) == 1
     assert isinstance(second, IntakeUnavailable)
     # What was stored makes room again.
-    assert len(with_intake(lambda it: it.store(laptop.id, [finding()], size=half)).accepted) == 1
+    assert (
+        len(with_intake(lambda it: it.store(report(laptop.id, [finding()]), size=half)).accepted)
+        == 1
+    )
 
 
 def test_closing_stores_what_was_taken_and_takes_no_more(laptop: Device) -> None:
     async def act(taking: Intake) -> None:
-        waiting = [asyncio.ensure_future(taking.store(laptop.id, [finding()])) for _ in range(300)]
+        waiting = [
+            asyncio.ensure_future(taking.store(report(laptop.id, [finding()]))) for _ in range(300)
+        ]
         await asyncio.sleep(0)
         await taking.close()
         assert all(len(stored.accepted) == 1 for stored in await asyncio.gather(*waiting))
         with pytest.raises(IntakeUnavailable):
-            await taking.store(laptop.id, [finding()])
+            await taking.store(report(laptop.id, [finding()]))
 
     async def run() -> None:
         await act(Intake())
@@ -192,8 +203,8 @@ def test_closing_stores_what_was_taken_and_takes_no_more(laptop: Device) -> None
 
 def test_a_device_that_hangs_up_does_not_hold_up_the_others(laptop: Device) -> None:
     async def act(taking: Intake) -> None:
-        leaving = asyncio.ensure_future(taking.store(laptop.id, [finding()]))
-        staying = asyncio.ensure_future(taking.store(laptop.id, [finding()]))
+        leaving = asyncio.ensure_future(taking.store(report(laptop.id, [finding()])))
+        staying = asyncio.ensure_future(taking.store(report(laptop.id, [finding()])))
         await asyncio.sleep(0)
         leaving.cancel()
         assert len((await staying).accepted) == 1
@@ -208,9 +219,9 @@ def test_d06_the_intake_recovers_when_its_database_connection_was_cut(laptop: De
         (mine,) = cursor.fetchone()
 
     async def act(taking: Intake) -> None:
-        await taking.store(laptop.id, [finding()])
+        await taking.store(report(laptop.id, [finding()]))
         await asyncio.to_thread(cut_all_connections_but, mine)
-        assert len((await taking.store(laptop.id, [finding()])).accepted) == 1
+        assert len((await taking.store(report(laptop.id, [finding()]))).accepted) == 1
 
     with_intake(act)
 
@@ -231,10 +242,10 @@ def test_who_was_answered_together_is_stored_together_again(
     devices = [device_of(alices_account, str(number)).id for number in range(40)]
 
     async def call(taking: Intake, number: int) -> None:
-        await taking.store(devices[number], [finding()])
+        await taking.store(report(devices[number], [finding()]))
         for _ in range(number):  # They come back one after the other.
             await asyncio.sleep(0)
-        await taking.store(devices[number], [finding()])
+        await taking.store(report(devices[number], [finding()]))
 
     async def act(taking: Intake) -> None:
         await asyncio.gather(*(call(taking, number) for number in range(40)))
@@ -248,9 +259,9 @@ def test_a_report_that_waits_for_company_in_vain_is_stored_all_the_same(
     laptop: Device, batches: list[int]
 ) -> None:
     async def act(taking: Intake) -> None:
-        await asyncio.gather(*(taking.store(laptop.id, [finding()]) for _ in range(5)))
-        await taking.store(laptop.id, [finding()])
-        await taking.store(laptop.id, [finding()])
+        await asyncio.gather(*(taking.store(report(laptop.id, [finding()])) for _ in range(5)))
+        await taking.store(report(laptop.id, [finding()]))
+        await taking.store(report(laptop.id, [finding()]))
 
     with_intake(act)
     assert batches == [5, 1, 1]
@@ -259,8 +270,8 @@ def test_a_report_that_waits_for_company_in_vain_is_stored_all_the_same(
 def test_closing_does_not_leave_anybody_waiting_for_company(laptop: Device) -> None:
     async def run() -> None:
         taking = Intake()
-        await asyncio.gather(*(taking.store(laptop.id, [finding()]) for _ in range(5)))
-        lone = asyncio.ensure_future(taking.store(laptop.id, [finding()]))
+        await asyncio.gather(*(taking.store(report(laptop.id, [finding()])) for _ in range(5)))
+        lone = asyncio.ensure_future(taking.store(report(laptop.id, [finding()])))
         await asyncio.sleep(0)
         await taking.close()
         assert len((await lone).accepted) == 1

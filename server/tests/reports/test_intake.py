@@ -12,7 +12,7 @@ from django.db import connection
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
-from doorward.accounts.models import Account
+from doorward.accounts.models import Account, User
 from doorward.devices.models import Device
 from doorward.reports import intake, rows
 from doorward.reports.models import Detection, Disposition, Remediation, Scan, ScanState, Tally
@@ -244,6 +244,32 @@ def test_d26_one_event_that_breaks_the_storing_is_refused_alone(
         (culprit, events[culprit].metadata.uid)
     ]
     assert len(stored.accepted) == Detection.objects.count() == size - 1
+
+
+def test_a_device_that_moved_while_its_report_was_on_the_way_reports_to_its_new_account(
+    laptop: Device, charlie: User
+) -> None:
+    charlies_account = Account.objects.get(memberships__user=charlie)
+    submission = intake.prepared(laptop.id, laptop.account_id, [finding(), scan_event(uuid7(), 1)])
+    Device.objects.filter(id=laptop.id).update(account=charlies_account)
+    (stored,) = intake._store_all([submission])
+    assert isinstance(stored, intake.Stored)
+    assert len(stored.accepted) == 2
+    assert {row.account_id for row in Detection.objects.all()} == {charlies_account.id}
+
+
+def test_the_events_that_can_not_be_stored_are_told_by_their_places_among_all(
+    laptop: Device,
+) -> None:
+    bad = msgspec.structs.replace(finding(), severity_id=2**80)
+    worse = msgspec.structs.replace(scan_event(uuid7(), 1), time=2**80)
+    events = [scan_event(uuid7(), 1), finding(), worse, bad, scan_event(uuid7(), 1), finding()]
+    stored = intake.store(laptop.id, events)
+    assert sorted((it.position, it.uid) for it in stored.refused) == [
+        (2, worse.metadata.uid),
+        (3, bad.metadata.uid),
+    ]
+    assert len(stored.accepted) == 4
 
 
 def test_d26_a_value_that_the_database_refuses_is_refused_alone(laptop: Device) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Awaitable, Callable
@@ -146,12 +147,22 @@ def length_unpacked(body: bytes, encoding: str) -> int:
     return sys.maxsize
 
 
+class _Unpackers(threading.local):
+    """Making one takes as long as unpacking a small report; threads must not share one."""
+
+    def __init__(self) -> None:
+        self.unzstd = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW)
+
+
+_of_this_thread = _Unpackers()
+
+
 def _unzstd(body: bytes, limit: int) -> bytes:
     announced = length_unpacked(body, "zstd")
     try:
         if announced <= limit:
             # Into memory of the announced length: a frame that lied about it can't fill more.
-            return zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).decompress(body)
+            return _of_this_thread.unzstd.decompress(body)
         reader = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).stream_reader(
             io.BytesIO(body), read_across_frames=False
         )

@@ -10,14 +10,20 @@ from doorward.gateway import problems
 from doorward.gateway.bodies import Receive, SlowBodies, length_unpacked, unpacked
 from doorward.gateway.check_in import Tokens
 from doorward.gateway.problems import Answer, Refused
-from doorward.reports.intake import DeviceGone, Intake, IntakeUnavailable, Stored
+from doorward.reports.intake import (
+    DeviceGone,
+    Intake,
+    IntakeUnavailable,
+    Stored,
+    Submission,
+    prepared,
+)
 from doorward.reports.intake import Refused as Unstored
 from doorward_protocol.messages import (
     MAX_EVENTS,
     MAX_REPORT_BYTES,
     MAX_REPORT_UNPACKED_BYTES,
     MAX_TEXT,
-    Event,
     InvalidMessage,
     RejectedEvent,
     ReportAnswer,
@@ -51,11 +57,14 @@ class Reports:
         state = await self._tokens.device(authorization)
         body = await self._slow.read(receive, MAX_REPORT_BYTES, length)
         encoding = ",".join(encodings)
+        whose = state.device_id, state.account_id
         if length_unpacked(body, encoding) <= LARGE_BYTES:
-            events, rejected = _read(body, encoding)
+            submission, rejected = _read(body, encoding, *whose)
         else:
-            events, rejected = await asyncio.to_thread(_read, body, encoding)
-        stored = await self._store(state.device_id, events, len(body)) if events else Stored()
+            submission, rejected = await asyncio.to_thread(_read, body, encoding, *whose)
+        stored = Stored(refused=submission.refused)
+        if submission:
+            stored = await self._store(submission, len(body))
         rejected = with_refused(rejected, stored.refused)
         if rejected and not stored.accepted and not stored.duplicate:
             raise Refused("invalid-message", "No event could be taken in", rejected=rejected)
@@ -64,9 +73,9 @@ class Reports:
         )
         return problems.json_answer(202, encode(answer))
 
-    async def _store(self, device: UUID, events: tuple[Event, ...], size: int) -> Stored:
+    async def _store(self, submission: Submission, size: int) -> Stored:
         try:
-            return await self._intake.store(device, events, size=size)
+            return await self._intake.store(submission, size=size)
         except DeviceGone:
             raise Refused("revoked") from None
         except IntakeUnavailable as error:
@@ -96,8 +105,11 @@ def with_refused(
     return tuple(sorted([*unread, *refused], key=lambda event: event.index))
 
 
-def _read(body: bytes, encoding: str) -> tuple[tuple[Event, ...], tuple[RejectedEvent, ...]]:
+def _read(
+    body: bytes, encoding: str, device: UUID, account: UUID
+) -> tuple[Submission, tuple[RejectedEvent, ...]]:
     try:
-        return decode_report(unpacked(body, encoding, MAX_REPORT_UNPACKED_BYTES))
+        events, rejected = decode_report(unpacked(body, encoding, MAX_REPORT_UNPACKED_BYTES))
     except InvalidMessage as error:
         raise Refused("invalid-message", str(error)) from None
+    return prepared(device, account, events), rejected

@@ -95,10 +95,101 @@ Outcome: TypeAlias = Stored | DeviceGone
 
 
 @dataclass(frozen=True, eq=False)
-class _Submission:
+class Submission:
+    """A report on its way to the disk. What was found is rows already, the rest still events.
+
+    A row weighs a fifth of its event and is made while the event is in the processor's cache: a
+    batch of events kept until it is their turn would have left it three times over.
+    """
+
     device: UUID
-    events: Sequence[Event]
+    account: UUID
     received: datetime
+    uids: Sequence[UUID] = ()
+    rows: Sequence[rows.Row] = ()
+    places: Sequence[int] = ()
+    """Of each row: its event's name, itself, and the event's position among those handed in."""
+    others: Sequence[tuple[int, Event]] = ()
+    refused: tuple[Refused, ...] = ()
+    """Events that can't become a row."""
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.others)
+
+    def halves(self) -> tuple[Submission, Submission]:
+        """Two that hold its events together."""
+        half = len(self) // 2
+        found = min(half, len(self.rows))
+        cuts = slice(None, found), slice(found, None)
+        rest = slice(None, half - found), slice(half - found, None)
+        first, second = (
+            Submission(
+                self.device,
+                self.account,
+                self.received,
+                self.uids[cut],
+                self.rows[cut],
+                self.places[cut],
+                self.others[other],
+            )
+            for cut, other in zip(cuts, rest, strict=True)
+        )
+        return first, second
+
+
+_FOLLOW_UPS: Final = frozenset({messages.FINDING_UPDATED, messages.FINDING_CLOSED})
+
+
+def prepared(device: UUID, account: UUID, events: Sequence[Event]) -> Submission:
+    """The events, received now, as they will be stored; nothing is asked of the database.
+
+    `account` is where the device is believed to be: should it have moved, the rows go along.
+    """
+    received = timezone.now()
+    build = rows.builder(connection, account, device, received)
+    found = [
+        it for it in events if type(it) is DetectionFinding and it.activity_id not in _FOLLOW_UPS
+    ]
+    try:
+        made = [build(event) for event in found]
+    # Whatever an event broke, it must not take others along.
+    except Exception:  # noqa: BLE001
+        return _prepared_one_by_one(device, account, received, events)
+    uids = [event.metadata.uid for event in found]
+    if len(found) == len(events):
+        return Submission(device, account, received, uids, made, range(len(made)))
+    chosen = set(map(id, found))
+    places = [at for at, event in enumerate(events) if id(event) in chosen]
+    others = [(at, event) for at, event in enumerate(events) if id(event) not in chosen]
+    return Submission(device, account, received, uids, made, places, others)
+
+
+def _prepared_one_by_one(
+    device: UUID, account: UUID, received: datetime, events: Sequence[Event]
+) -> Submission:
+    build = rows.builder(connection, account, device, received)
+    uids: list[UUID] = []
+    made: list[rows.Row] = []
+    places: list[int] = []
+    others: list[tuple[int, Event]] = []
+    refused: list[Refused] = []
+    for at, event in enumerate(events):
+        if not isinstance(event, DetectionFinding) or event.activity_id in _FOLLOW_UPS:
+            others.append((at, event))
+            continue
+        try:
+            made.append(build(event))
+        except Exception as error:  # noqa: BLE001
+            refused.append(_refused(device, at, event.metadata.uid, error))
+            continue
+        uids.append(event.metadata.uid)
+        places.append(at)
+    return Submission(device, account, received, uids, made, places, others, tuple(refused))
+
+
+def _refused(device: UUID, position: int, uid: UUID, error: Exception) -> Refused:
+    log.error("reports.event.refused", device=str(device), uid=str(uid), exc_info=error)
+    return Refused(position, uid, "The server can't store this event")
 
 
 def store(device: UUID, events: Sequence[Event]) -> Stored:
@@ -106,7 +197,8 @@ def store(device: UUID, events: Sequence[Event]) -> Stored:
 
     Raises DeviceGone when the device was removed, IntakeUnavailable when the database is not there.
     """
-    (outcome,) = _store_all([_Submission(device, events, timezone.now())])
+    # Whose it is will be read with the rest.
+    (outcome,) = _store_all([prepared(device, UUID(int=0), events)])
     if isinstance(outcome, DeviceGone):
         raise outcome
     return outcome
@@ -117,7 +209,7 @@ def store(device: UUID, events: Sequence[Event]) -> Stored:
 
 @dataclass(eq=False)
 class _Waiting:
-    submission: _Submission
+    submission: Submission
     size: int
     answer: asyncio.Future[Stored] = field(compare=False)
 
@@ -142,8 +234,8 @@ class Intake:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def store(self, device: UUID, events: Sequence[Event], *, size: int = 0) -> Stored:
-        """Return when the events are on disk. `size` is what the report weighs, in bytes.
+    async def store(self, submission: Submission, *, size: int = 0) -> Stored:
+        """Return when the report is on disk. `size` is what it weighs, in bytes.
 
         Raises DeviceGone when the device was removed, and IntakeUnavailable when too much is
         waiting, the database is not there or the server is stopping: then nothing is acknowledged.
@@ -156,7 +248,7 @@ class Intake:
         ):
             raise IntakeUnavailable("too many reports are waiting", RETRY_BUSY_S)
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(_Submission(device, events, timezone.now()), size, loop.create_future())
+        waiting = _Waiting(submission, size, loop.create_future())
         self._waiting.append(waiting)
         self._waiting_bytes += size
         if not self._is_writing:
@@ -192,7 +284,7 @@ class Intake:
         while self._waiting and len(batch) < MAX_BATCH_REPORTS and events < MAX_BATCH_EVENTS:
             waiting = self._waiting.popleft()
             self._waiting_bytes -= waiting.size
-            events += len(waiting.submission.events)
+            events += len(waiting.submission)
             # Whose caller left need not be stored; the device will send it again.
             if not waiting.answer.done():
                 batch.append(waiting)
@@ -236,10 +328,8 @@ class Intake:
 
 # ------------------------------------------------------------------------------- one transaction
 
-_FOLLOW_UPS: Final = frozenset({messages.FINDING_UPDATED, messages.FINDING_CLOSED})
 
-
-def _store_all(submissions: Sequence[_Submission]) -> list[Outcome]:
+def _store_all(submissions: Sequence[Submission]) -> list[Outcome]:
     """Store them in one transaction; alone where one of them can't be stored with the others."""
     session = connection.connection
     try:
@@ -263,29 +353,29 @@ def _store_all(submissions: Sequence[_Submission]) -> list[Outcome]:
         return _apart(submissions, error)
 
 
-def _apart(submissions: Sequence[_Submission], error: Exception) -> list[Outcome]:
+def _apart(submissions: Sequence[Submission], error: Exception) -> list[Outcome]:
     """Store what can be stored by halving until the culprit is alone; that one is refused."""
     if len(submissions) > 1:
         half = len(submissions) // 2
         return [*_store_all(submissions[:half]), *_store_all(submissions[half:])]
     (submission,) = submissions
-    events = submission.events
-    if len(events) == 1:
-        uid = events[0].metadata.uid
-        device = str(submission.device)
-        log.error("reports.event.refused", device=device, uid=str(uid), exc_info=error)
-        return [Stored(refused=(Refused(0, uid, "The server can't store this event"),))]
-    half = len(events) // 2
-    stored = Stored()
-    for offset, part in ((0, events[:half]), (half, events[half:])):
-        (outcome,) = _store_all([_Submission(submission.device, part, submission.received)])
+    if len(submission) == 1:
+        if submission.rows:
+            position, uid = submission.places[0], submission.uids[0]
+        else:
+            position, event = submission.others[0]
+            uid = event.metadata.uid
+        refused = _refused(submission.device, position, uid, error)
+        return [Stored(refused=(*submission.refused, refused))]
+    stored = Stored(refused=submission.refused)
+    for part in submission.halves():
+        (outcome,) = _store_all([part])
         if isinstance(outcome, DeviceGone):
             return [outcome]
         stored = Stored(
             stored.accepted + outcome.accepted,
             stored.duplicate + outcome.duplicate,
-            stored.refused
-            + tuple(Refused(it.position + offset, it.uid, it.reason) for it in outcome.refused),
+            stored.refused + outcome.refused,
         )
     return [stored]
 
@@ -305,10 +395,14 @@ class _Source:
         (self.accepted if is_new else self.duplicate).append(uid)
 
 
-def _write(submissions: Sequence[_Submission]) -> list[Outcome]:
+_Found: TypeAlias = tuple[_Source, Sequence[UUID], Sequence[rows.Row]]
+"""The detections of one source: their names and their rows."""
+
+
+def _write(submissions: Sequence[Submission]) -> list[Outcome]:
     accounts = _lock({submission.device for submission in submissions})
     sources: list[_Source | None] = []
-    findings: list[tuple[_Source, list[DetectionFinding]]] = []
+    findings: list[_Found] = []
     remediations: list[tuple[_Source, FileRemediation | DetectionFinding]] = []
     scans: list[tuple[_Source, int, ScanActivity]] = []
     for submission in submissions:
@@ -317,26 +411,18 @@ def _write(submissions: Sequence[_Submission]) -> list[Outcome]:
             sources.append(None)
             continue
         source = _Source(submission.device, account, submission.received)
+        source.refused.extend(submission.refused)
         sources.append(source)
-        events = submission.events
-        found = [
-            it
-            for it in events
-            if type(it) is DetectionFinding and it.activity_id not in _FOLLOW_UPS
-        ]
-        if len(found) == len(events):
-            findings.append((source, found))
-            continue
-        for position, event in enumerate(events):
-            if isinstance(event, DetectionFinding):
-                if event.activity_id in _FOLLOW_UPS:
-                    remediations.append((source, event))
-            elif isinstance(event, FileRemediation):
-                remediations.append((source, event))
-            else:
+        if submission.rows:
+            made = submission.rows
+            if account != submission.account:
+                made = rows.moved(connection, made, account)
+            findings.append((source, submission.uids, made))
+        for position, event in submission.others:
+            if isinstance(event, ScanActivity):
                 scans.append((source, position, event))
-        if found:
-            findings.append((source, found))
+            else:
+                remediations.append((source, event))
 
     tally: dict[UUID, list[int]] = {}
     if findings:
@@ -384,20 +470,12 @@ def _touch(
 # ---------------------------------------------------------------------------------- detections
 
 
-def _store_findings(
-    findings: Sequence[tuple[_Source, list[DetectionFinding]]], tally: dict[UUID, list[int]]
-) -> None:
-    made: list[rows.Row] = []
-    for source, found in findings:
-        build = rows.builder(connection, source.account, source.device, source.received)
-        made += [build(finding) for finding in found]
-    new = rows.insert_detections(connection, made)
+def _store_findings(findings: Sequence[_Found], tally: dict[UUID, list[int]]) -> None:
+    new = rows.insert_detections(connection, [made for _, _, made in findings])
     position = 0
-    for source, found in findings:
-        uids = [finding.metadata.uid for finding in found]
-        if new is None:
-            accepted = uids
-        else:
+    for source, uids, _ in findings:
+        accepted = uids
+        if new is not None:
             accepted = [uid for at, uid in enumerate(uids, position) if at in new]
             source.duplicate += [uid for at, uid in enumerate(uids, position) if at not in new]
         position += len(uids)
@@ -466,17 +544,15 @@ def _remediation(source: _Source, event: FileRemediation | DetectionFinding) -> 
     return row
 
 
-def _settle(
-    findings: Sequence[tuple[_Source, list[DetectionFinding]]], new: Sequence[Remediation]
-) -> None:
+def _settle(findings: Sequence[_Found], new: Sequence[Remediation]) -> None:
     """Give each detection concerned the disposition that its remediations leave it with."""
     concerned = {(row.device_id, row.finding_uid) for row in new if row.finding_uid is not None}
-    waiting = rows.waiting_findings(connection, [source.device for source, _ in findings])
+    waiting = rows.waiting_findings(connection, [source.device for source, _, _ in findings])
     if waiting:
         told = {
-            (source.device, finding.finding_info.uid)
-            for source, found in findings
-            for finding in found
+            (source.device, finding)
+            for source, _, made in findings
+            for finding in rows.findings_of(made)
         }
         concerned.update(told & waiting)
     if not concerned:

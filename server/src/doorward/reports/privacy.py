@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
-from django.db.models import QuerySet
+from django.db.models import Q, Sum
 
 from doorward.accounts import privacy
 from doorward.accounts.models import Shares
@@ -29,16 +29,25 @@ AnyReport = type[Scan] | type[Detection] | type[Remediation]
 HIDDEN: Final = "(not shared with you)"
 
 
-def _sight(whose: Whose) -> Sight | None:
-    return sharing.of(whose.account, whose.user) if whose.account is not None else None
-
-
-def _shown(rows: QuerySet, sight: Sight | None) -> Iterator:  # type: ignore[type-arg]  # of each of the three
+def _shown(model: AnyReport, whose: Whose) -> Iterator[tuple[Any, Sight | None]]:
     # Another member's devices show in the owner's copy what they show on the owner's pages.
-    seen = sight.condition() if sight is not None else None
-    if seen is not None:
-        rows = rows.filter(seen)
+    for account in whose.accounts:
+        sight = sharing.of(account, whose.user)
+        seen = sight.condition()
+        rows = model.objects.filter(device__account=account)
+        for row in _in_order(rows if seen is None else rows.filter(seen)):
+            yield row, sight
+    for row in _in_order(model.objects.filter(_elsewhere(whose))):
+        yield row, None
+
+
+def _in_order(rows: Any) -> Iterator[Any]:
     yield from rows.select_related("device").order_by("time", "id").iterator(chunk_size=2000)
+
+
+def _elsewhere(whose: Whose) -> Q:
+    """Return what this person's own devices reported in accounts that are not theirs alone."""
+    return Q(device__member=whose.user.pk) & ~Q(device__account__in=whose.accounts)
 
 
 def _path(text: str, sight: Sight | None, row: Scan | Detection | Remediation) -> str:
@@ -48,8 +57,7 @@ def _path(text: str, sight: Sight | None, row: Scan | Detection | Remediation) -
 
 
 def _scans(whose: Whose) -> Iterator[Row]:
-    sight = _sight(whose)
-    for scan in _shown(Scan.objects.filter(devices_privacy.of(whose, "device__")), sight):
+    for scan, sight in _shown(Scan, whose):
         yield [
             str(scan.uid),
             str(scan.device_id),
@@ -68,8 +76,7 @@ def _scans(whose: Whose) -> Iterator[Row]:
 
 
 def _threats(whose: Whose) -> Iterator[Row]:
-    sight = _sight(whose)
-    for found in _shown(Detection.objects.filter(devices_privacy.of(whose, "device__")), sight):
+    for found, sight in _shown(Detection, whose):
         yield [
             str(found.finding_uid),
             str(found.device_id),
@@ -88,8 +95,7 @@ def _threats(whose: Whose) -> Iterator[Row]:
 
 
 def _remediations(whose: Whose) -> Iterator[Row]:
-    sight = _sight(whose)
-    for done in _shown(Remediation.objects.filter(devices_privacy.of(whose, "device__")), sight):
+    for done, sight in _shown(Remediation, whose):
         yield [
             str(done.uid),
             str(done.device_id),
@@ -102,17 +108,13 @@ def _remediations(whose: Whose) -> Iterator[Row]:
 
 
 def _foretell(whose: Whose) -> dict[str, int]:
-    if whose.account is None:
-        mine = devices_privacy.of(whose, "device__")
-        return {
-            "scans": Scan.objects.filter(mine).count(),
-            "threats": Detection.objects.filter(mine).count(),
-        }
-    # Counting millions of rows for a page would be slow; the tally has counted them.
-    tally = Tally.objects.filter(account=whose.account).first()
+    # Counting millions of rows for a page would be slow; the tallies have counted an account's.
+    tallied = Tally.objects.filter(account__in=whose.accounts)
+    told = tallied.aggregate(scans=Sum("scans", default=0), threats=Sum("detections", default=0))
+    own = _elsewhere(whose)
     return {
-        "scans": tally.scans if tally else 0,
-        "threats": tally.detections if tally else 0,
+        "scans": told["scans"] + Scan.objects.filter(own).count(),
+        "threats": told["threats"] + Detection.objects.filter(own).count(),
     }
 
 

@@ -199,14 +199,32 @@ def identity(connection: BaseDatabaseWrapper, value: UUID) -> Any:
     return value if connection.features.has_native_uuid_field else value.hex
 
 
-def insert_detections(connection: BaseDatabaseWrapper, rows: Sequence[Row]) -> set[int] | None:
+_FINDING: Final = COLUMNS.index("finding_uid")
+
+
+def findings_of(rows: Sequence[Row]) -> list[UUID]:
+    """Which finding each of the rows tells of."""
+    return [_uuid(row[_FINDING]) for row in rows]
+
+
+def moved(connection: BaseDatabaseWrapper, rows: Sequence[Row], account: UUID) -> list[Row]:
+    """The rows as those of this account."""
+    account_id = identity(connection, account)
+    return [(account_id, *row[1:]) for row in rows]
+
+
+def insert_detections(
+    connection: BaseDatabaseWrapper, groups: Sequence[Sequence[Row]]
+) -> set[int] | None:
     """Insert the rows that are not there yet; the positions of these, or None when all were new.
+
+    Positions count through all the groups.
 
     Must run inside a transaction that keeps other writers of the same devices out.
     """
     if connection.vendor == "postgresql":
-        return _copy(connection, rows)
-    return _insert(connection, rows)
+        return _copy(connection, list(chain.from_iterable(groups)))
+    return _insert(connection, list(chain.from_iterable(groups)))
 
 
 def _new_positions(rows: Sequence[Row], inserted: set[tuple[Any, Any]]) -> set[int]:
