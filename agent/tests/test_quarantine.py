@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
+import time_machine
 
 from doorward_agent import allowed, folders, packages, quarantine, scan, vault
 from doorward_agent.config import AgentConfig
@@ -79,6 +80,20 @@ def test_what_may_stay_may_stay_in_its_place_only(
     assert [found.location for found in scan.run([eicar_file.parent], config)] == [
         os.fsencode(copy)
     ]
+
+
+def test_n14_a_decision_with_an_end_holds_until_then(
+    detection: Detection, eicar_file: Path, config: AgentConfig
+) -> None:
+    record = quarantine.put_away(detection, config)
+    with time_machine.travel(1_800_000_000, tick=False) as clock:
+        quarantine.restore(config, record.id, until=1_800_000_060)
+        assert list(scan.run([eicar_file], config)) == []
+        clock.move_to(1_800_000_059)
+        assert allowed.holds(config, record.sha256, os.fsencode(eicar_file))
+        clock.move_to(1_800_000_060)
+        assert [found.rule for found in scan.run([eicar_file], config)] == ["DW-TEST-0001"]
+    assert [each.until for each in allowed.read(config).values()] == [1_800_000_060]
 
 
 def test_of_too_many_decisions_the_oldest_goes(config: AgentConfig) -> None:

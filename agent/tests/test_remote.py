@@ -62,3 +62,11 @@ def test_a51_arguments_outside_the_schema_are_refused_here_too(
     kind: str, args: dict[str, Any], is_sound: bool
 ) -> None:
     assert remote.is_sound(command(kind, **args)) is is_sound
+
+
+def test_a_file_comes_back_for_a_time_and_nothing_else_has_an_end() -> None:
+    held = uuid4()
+    assert remote.is_sound(command("quarantine.restore", quarantine_id=held, until=5))
+    assert not remote.is_sound(command("quarantine.delete", quarantine_id=held, until=5))
+    assert not remote.is_sound(command("scan.run", scope="quick", until=5))
+    assert not remote.is_sound(command("quarantine.restore", until=5))

@@ -32,6 +32,8 @@ class Allowed:
     path: str
     """The same, for people."""
     since: float
+    until: float | None = None
+    """When the decision ends; None is never."""
 
     @property
     def id(self) -> str:
@@ -54,6 +56,7 @@ def read(config: AgentConfig) -> dict[str, Allowed]:
                 bytes.fromhex(entry["location"]),
                 str(entry["path"]),
                 float(entry["since"]),
+                None if entry.get("until") is None else float(entry["until"]),
             )
             for entry in entries
         ]
@@ -64,22 +67,31 @@ def read(config: AgentConfig) -> dict[str, Allowed]:
     return {entry.id: entry for entry in sorted(found, key=lambda each: each.since)}
 
 
-def holds(config: AgentConfig, sha256: str, location: bytes) -> bool:
-    """Whether these bytes may stay in this place. Raises AllowedUnreadable."""
-    return _id(sha256, location) in read(config)
+def holds(config: AgentConfig, sha256: str, location: bytes, *, now: float | None = None) -> bool:
+    """Whether these bytes may stay in this place now. Raises AllowedUnreadable."""
+    entry = read(config).get(_id(sha256, location))
+    if entry is None:
+        return False
+    return entry.until is None or entry.until > (time.time() if now is None else now)
 
 
 def add(
-    config: AgentConfig, sha256: str, *, location: bytes, path: str, now: float | None = None
+    config: AgentConfig,
+    sha256: str,
+    *,
+    location: bytes,
+    path: str,
+    now: float | None = None,
+    until: float | None = None,
 ) -> None:
-    """Allow these bytes in this place; it is on disk when this returns.
+    """Allow these bytes in this place, for ever or ``until`` then; it is on disk when this returns.
 
     Past ``allowed_most`` the oldest entry goes: what it kept would be put away again, which can be
     undone. Raises AllowedUnreadable, ValueError.
     """
     if not _SHA256.fullmatch(sha256):
         raise ValueError("not a SHA-256 hash")
-    entry = Allowed(sha256, location, path, time.time() if now is None else now)
+    entry = Allowed(sha256, location, path, time.time() if now is None else now, until)
     held = {**read(config), entry.id: entry}
     _write(config, list(held.values())[-config.allowed_most :])
 

@@ -150,18 +150,22 @@ def find(config: AgentConfig, identifier: str) -> QuarantineRecord:
 
 
 def restore(
-    config: AgentConfig, identifier: str, *, destination: str | bytes | None = None
+    config: AgentConfig,
+    identifier: str,
+    *,
+    destination: str | bytes | None = None,
+    until: float | None = None,
 ) -> QuarantineRecord:
     """Bring a file back as it was and allow exactly these bytes; returns the record, now history.
 
-    Without a destination it goes where it was, provided the folder is still the same one. A
-    destination that is a folder gets the file under its old name. Nothing that exists is ever
-    replaced. Raises NotInQuarantine, Refused (nothing changed), vault.VaultDamaged,
-    allowed.AllowedUnreadable.
+    They are allowed for ever, or ``until`` then (seconds since 1970). Without a destination it goes
+    where it was, provided the folder is still the same one. A destination that is a folder gets the
+    file under its old name. Nothing that exists is ever replaced. Raises NotInQuarantine, Refused
+    (nothing changed), vault.VaultDamaged, allowed.AllowedUnreadable.
     """
     with _locked(config):
         _recover(config)
-        return _restore(config, identifier, destination)
+        return _restore(config, identifier, destination, until)
 
 
 def delete(config: AgentConfig, identifier: str) -> QuarantineRecord:
@@ -365,7 +369,7 @@ def _put_back(
 
 
 def _restore(
-    config: AgentConfig, identifier: str, destination: str | bytes | None
+    config: AgentConfig, identifier: str, destination: str | bytes | None, until: float | None
 ) -> QuarantineRecord:
     opened = _opened(config, identifier)
     try:
@@ -390,11 +394,12 @@ def _restore(
                     "folder": _coded(folder_path),
                     "name": _coded(name),
                     "allowed": known,
+                    "until": until,
                 },
             )
             aside = _aside(identifier)
             try:
-                allowed.add(config, record.sha256, location=location, path=shown)
+                allowed.add(config, record.sha256, location=location, path=shown, until=until)
                 target = folder.open(aside, _MAKE, 0o600)
                 try:
                     _write_back(opened, record, target)
@@ -580,7 +585,9 @@ def _recover_restore(config: AgentConfig, entry: dict[str, Any]) -> Recovered:
     except (OSError, LinkInPath):
         in_place = False
     if in_place:
-        allowed.add(config, record.sha256, location=location, path=path)
+        # Written by an agent before this one, the journal names no end.
+        until = entry.get("until")
+        allowed.add(config, record.sha256, location=location, path=path, until=until)
         os.unlink(_vault_path(config, identifier))
         allowed.flush_folder(_room(config, "vault"))
         return Recovered(identifier, "restore", "finished", path, record)

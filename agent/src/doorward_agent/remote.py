@@ -41,7 +41,10 @@ def is_sound(command: messages.Command) -> bool:
     if command.kind == "scan.run":
         windows = os.name == "nt"
         whole = all(is_whole_path(path, windows=windows) for path in args.paths)
-        return whole and bool(args.paths) != bool(args.scope) and args.quarantine_id is None
+        held = args.quarantine_id is not None or args.until is not None
+        return whole and bool(args.paths) != bool(args.scope) and not held
     if command.kind in {"quarantine.restore", "quarantine.delete"}:
-        return args == CommandArgs(quarantine_id=args.quarantine_id) and bool(args.quarantine_id)
+        until = args.until if command.kind == "quarantine.restore" else None
+        wanted = CommandArgs(quarantine_id=args.quarantine_id, until=until)
+        return args == wanted and args.quarantine_id is not None
     return args == CommandArgs()

@@ -255,12 +255,14 @@ MAX_DIAGNOSTICS: Final = 16_000
 class CommandArgs(Struct, frozen=True, kw_only=True):
     """What a command is about; each kind uses its own fields.
 
-    `scan.run` has `paths`, or a `scope`; the two about quarantine have `quarantine_id`.
+    `scan.run` has `paths`, or a `scope`; the two about quarantine have `quarantine_id`, and
+    `quarantine.restore` may say `until` when the file is allowed where it comes back to.
     """
 
     paths: Annotated[tuple[Path, ...], Meta(max_length=32)] = ()
     scope: Literal["quick", "full"] | None = None
     quarantine_id: UUID | None = None
+    until: Moment | None = None
 
 
 def is_whole_path(path: str, *, windows: bool) -> bool:

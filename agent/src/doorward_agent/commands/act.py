@@ -198,7 +198,11 @@ def _quarantine(
         return
     uid = findings.intend_remediation(db, record, done, command_uid=command.uid)
     try:
-        (quarantine.restore if restores else quarantine.delete)(config, identifier)
+        if restores:
+            until = None if args.until is None else args.until / 1000
+            quarantine.restore(config, identifier, until=until)
+        else:
+            quarantine.delete(config, identifier)
     except quarantine.NotInQuarantine:
         return  # Somebody did it meanwhile: what is noted says so, and is completed from that.
     except (quarantine.Refused, vault.VaultDamaged, allowed.AllowedUnreadable) as problem:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime as dt
 import json
 import sqlite3
 import sys
@@ -69,13 +70,23 @@ def _list_allowed(config: AgentConfig, *, as_json: bool) -> int:
     held = list(allowed.read(config).values())
     if as_json:
         entries = [
-            {"id": each.id, "path": each.path, "sha256": each.sha256, "since": each.since}
+            {
+                "id": each.id,
+                "path": each.path,
+                "sha256": each.sha256,
+                "since": each.since,
+                "until": each.until,
+            }
             for each in held
         ]
         sys.stdout.write(json.dumps({"files": entries}, indent=2) + "\n")
         return 0
     for each in held:
         say(f"{each.id}  {since(int(each.since * 1000), time.time()):<14}  {each.path}")
+        if each.until is not None:
+            ends = dt.datetime.fromtimestamp(each.until).astimezone()
+            word = "until" if each.until > time.time() else "ended"
+            say(f"{'':18}{word} {ends:%d %B %Y, %H:%M}")
     if not held:
         say("Nothing is allowed: every file is judged by the rules alone.")
     return 0

@@ -105,7 +105,7 @@ def checked(kind: str, args: CommandArgs, os_name: str) -> dict[str, object]:
         args = msgspec.convert(msgspec.to_builtins(args), CommandArgs)
     except msgspec.ValidationError as error:
         raise InvalidArgs(str(error)) from None
-    given = {name for name in ("paths", "scope", "quarantine_id") if getattr(args, name)}
+    given = {name for name in ("paths", "scope", "quarantine_id", "until") if getattr(args, name)}
     if kind == "scan.run":
         if given not in ({"paths"}, {"scope"}):
             raise InvalidArgs("A scan has paths, or the scope quick or full.")
@@ -113,7 +113,8 @@ def checked(kind: str, args: CommandArgs, os_name: str) -> dict[str, object]:
             if not is_whole_path(path, windows=os_name.lower() == "windows"):
                 raise InvalidArgs(f"{path!r} is not a whole path on this device.")
     elif kind in {"quarantine.restore", "quarantine.delete"}:
-        if given != {"quarantine_id"}:
+        may_end = {"until"} if kind == "quarantine.restore" else set()
+        if given - may_end != {"quarantine_id"}:
             raise InvalidArgs("Name what is in quarantine by its quarantine_id.")
     elif given:
         raise InvalidArgs(f"{kind} has no arguments.")
@@ -124,6 +125,8 @@ def checked(kind: str, args: CommandArgs, os_name: str) -> dict[str, object]:
         found["scope"] = args.scope
     if args.quarantine_id:
         found["quarantine_id"] = str(args.quarantine_id)
+    if args.until:
+        found["until"] = args.until
     return found
 
 
