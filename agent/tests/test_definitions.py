@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from doorward_agent import definitions
-from doorward_agent.definitions import build, hashes
+from doorward_agent.definitions import build
 from doorward_agent.definitions.build import eicar
 from doorward_agent.engines import yara
+from doorward_protocol import hash_list
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -383,10 +384,10 @@ def test_a_hash_list_finds_every_hash_and_no_other(count: int, tmp_path: Path) -
     known = [hashlib.sha256(str(number).encode()).digest() for number in range(count)]
     path = tmp_path / "list"
     path.write_bytes(
-        hashes.build((value, f"family {number % 7}") for number, value in enumerate(known))
+        hash_list.build((value, f"family {number % 7}") for number, value in enumerate(known))
     )
 
-    held = hashes.HashList(os.fspath(path))
+    held = hash_list.HashList(os.fspath(path))
 
     assert len(held) == count
     for number, value in itertools.islice(enumerate(known), 0, None, max(1, count // 2000)):
@@ -400,15 +401,15 @@ def test_a_hash_list_finds_every_hash_and_no_other(count: int, tmp_path: Path) -
 
 def test_a_damaged_hash_list_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "list"
-    whole = hashes.build([(bytes(32), "zero"), (b"\xff" * 32, "ones")])
+    whole = hash_list.build([(bytes(32), "zero"), (b"\xff" * 32, "ones")])
     for damaged in (b"", whole[:100], whole[:-1], whole + b"x", b"X" + whole[1:]):
         path.write_bytes(damaged)
-        with pytest.raises(hashes.HashListDamaged):
-            hashes.HashList(os.fspath(path))
+        with pytest.raises(hash_list.HashListDamaged):
+            hash_list.HashList(os.fspath(path))
 
 
 def test_what_is_no_hash_or_no_label_is_refused() -> None:
     with pytest.raises(ValueError, match="32 bytes"):
-        hashes.build([(b"short", "x")])
+        hash_list.build([(b"short", "x")])
     with pytest.raises(ValueError, match="one line"):
-        hashes.build([(bytes(32), "two\nlines")])
+        hash_list.build([(bytes(32), "two\nlines")])

@@ -34,7 +34,7 @@ def definitions_version(config: AgentConfig) -> int:
     `<date>.<n>` becomes date * 100 + n, so that a newer set has a higher number.
     """
     try:
-        found = definitions.current()
+        found = definitions.in_force(config.state_dir)
     except definitions.DefinitionsUnusable:
         return 0
     return version_number(found.version)

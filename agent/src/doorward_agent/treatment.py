@@ -11,6 +11,7 @@ from uuid import UUID
 
 from doorward_agent import allowed, findings, quarantine, vault
 from doorward_agent.config import AgentConfig
+from doorward_agent.definitions import SUSPICIOUS
 from doorward_agent.findings import Outcome, Teller
 from doorward_agent.scan import Detection
 
@@ -25,10 +26,11 @@ def treat(
 ) -> Outcome:
     """Put the file away if asked to, tell it, and answer what became of it.
 
-    Protecting comes first: with a full disk, where nothing can be noted, the file is put away all
-    the same.
+    A file that is only suspicious stays where it is, and is told. Protecting comes first: with a
+    full disk, where nothing can be noted, the file is put away all the same.
     """
     uid, untold = None, ""
+    put_away = put_away and detection.kind != SUSPICIOUS
     if teller is not None:
         try:
             uid = teller.found(detection, definitions_version, quarantine=put_away)

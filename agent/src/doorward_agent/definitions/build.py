@@ -12,7 +12,7 @@ import sys
 from hashlib import sha256
 
 from doorward_agent import definitions
-from doorward_agent.definitions import hashes
+from doorward_protocol import hash_list
 
 
 def eicar() -> bytes:
@@ -33,7 +33,7 @@ def write(folder: str, *, today: datetime.date) -> str:
     The date changes only when the content does, so that building twice gives the same set.
     """
     with open(os.path.join(folder, "known.hashes"), "wb") as target:
-        target.write(hashes.build(known()))
+        target.write(hash_list.build(known()))
     fresh = definitions.digest(folder)
     try:
         held = definitions.current(folder).version

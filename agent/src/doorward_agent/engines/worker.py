@@ -7,11 +7,13 @@ reading the descriptors it is handed. Whatever goes wrong in it ends this proces
 """
 
 import codecs
+import functools
 import importlib
 import io
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +23,7 @@ import psutil
 
 from doorward_agent import archives, definitions, documents
 from doorward_agent.config import AgentConfig
-from doorward_agent.definitions.hashes import HashList
+from doorward_agent.definitions.lookup import Known
 from doorward_agent.engines import Engine, EngineFailed, Hit, Limit, clamav, yara
 from doorward_agent.engines.channel import Answer, Channel, worker_end
 
@@ -37,11 +39,11 @@ _TAIL = 22 + 65535
 
 
 class Examiner:
-    """Everything that looks at one file: the hash list, our engine, the unpackers, and clamd where
+    """Everything that looks at one file: the hash lists, our engine, the unpackers, and clamd where
     it runs."""
 
     def __init__(
-        self, config: AgentConfig, *, ours: Engine, others: tuple[Engine, ...], hashes: HashList
+        self, config: AgentConfig, *, ours: Engine, others: tuple[Engine, ...], hashes: Known
     ) -> None:
         self._config = config
         self._ours = ours
@@ -72,9 +74,11 @@ class Examiner:
             hits.extend(("", hit) for hit in found)
         except EngineFailed as failed:
             limits.append(Limit(f"engine-{failed.how}", str(failed)))
-        known = self._hashes.find(digest.digest())
+        known = self._hashes.find(
+            digest.digest(), size, lambda: _pieces(descriptor) if whole is None else (whole,)
+        )
         if known is not None:
-            hits.append(("", _known(known)))
+            hits.append(("", _known(*known)))
         kind = archives.kind_of(head) or ("zip" if archives.has_hidden_zip(tail, size) else None)
         if kind is not None and not self._config.open_archives:
             limits.append(Limit("archive-left-out"))
@@ -118,9 +122,14 @@ class Examiner:
                     budget.note(f"engine-{failed.how}")
                 # Behind the rules: of two equally grave findings the first is told, and a rule says
                 # more.
-                known = self._hashes.find(sha256(member.content).digest())
+                inside = (member.content,)
+                known = self._hashes.find(
+                    sha256(member.content).digest(),
+                    len(member.content),
+                    functools.partial(iter, inside),
+                )
                 if known is not None:
-                    hits.append((member.name, _known(known)))
+                    hits.append((member.name, _known(*known)))
         limits.extend(Limit(reason) for reason in budget.reasons)
 
 
@@ -173,14 +182,15 @@ _PROGRAMS = frozenset(
 """ELF, Java, Mach-O of 64 and 32 bits; and RAR, CAB and CHM, which only others open."""
 
 
-def _known(label: str) -> Hit:
+def _known(label: str, suspicious: bool) -> Hit:
+    kind = "test" if label.startswith("EICAR") else "malware"
     return Hit(
         rule="DW-HASH",
         title=label or "Known malicious file",
         engine="hashes",
-        severity="low" if label.startswith("EICAR") else "high",
-        kind="test" if label.startswith("EICAR") else "malware",
-        reason="The file's SHA-256 hash is on the list of known files.",
+        severity="high" if kind == "malware" and not suspicious else "low",
+        kind=definitions.SUSPICIOUS if suspicious else kind,
+        reason="The file's hash is on the list of known files.",
     )
 
 
@@ -197,17 +207,21 @@ def _read(descriptor: int, size: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+def _pieces(descriptor: int) -> Iterator[bytes]:
+    """Yield a large file from its beginning, piece by piece."""
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    while piece := os.read(descriptor, 1024 * 1024):
+        yield piece
+
+
 def _digest(descriptor: int, digest: "_Digest") -> tuple[bytes, bytes]:
     """Hash a large file piece by piece; return its beginning and end."""
-    os.lseek(descriptor, 0, os.SEEK_SET)
     head = tail = b""
-    while True:
-        piece = os.read(descriptor, 1024 * 1024)
-        if not piece:
-            return head, tail
+    for piece in _pieces(descriptor):
         digest.update(piece)
         head = head or piece[:_HEAD]
         tail = (tail + piece)[-_TAIL:]
+    return head, tail
 
 
 class _Digest(Protocol):
@@ -297,7 +311,7 @@ def main(arguments: list[str]) -> int:
     try:
         found = definitions.current(values["definitions"])
         rules = yara.compiled(yara.read_sources(found.rule_files))
-        hashes = HashList(found.hash_file)
+        hashes = Known(found)
         ours = yara.YaraEngine(
             rules,
             version=found.version,

@@ -7,11 +7,13 @@ scanner belongs to the thread that made it, and a bug in it ends in a Rust panic
 `Exception`.
 """
 
+import json
 import os
 from collections.abc import Iterable
 
 import yara_x
 
+from doorward_agent.definitions import SUSPICIOUS
 from doorward_agent.engines import EngineFailed, EngineTimeout, Hit
 
 WORDS = ("id", "title", "reason", "severity", "kind")
@@ -40,12 +42,20 @@ def compiled(sources: Iterable[tuple[str, str]], *, refuse_slow: bool = False) -
 
 
 def read_sources(paths: Iterable[str]) -> list[tuple[str, str]]:
-    """Return each rule file as (namespace, source); the namespace is the file's name."""
-    sources = []
+    """Return each rule file as (namespace, source); the namespace is the file's name.
+
+    A file of many (`.rules`) is a JSON object of names and sources, and its own name goes before
+    each of theirs.
+    """
+    sources: list[tuple[str, str]] = []
     for path in paths:
         with open(path, encoding="utf-8") as source:
-            name = os.path.splitext(os.path.basename(path))[0]
-            sources.append((name, source.read()))
+            name, ending = os.path.splitext(os.path.basename(path))
+            if ending == ".rules":
+                many: dict[str, str] = json.load(source)
+                sources.extend((f"{name}/{each}", text) for each, text in many.items())
+            else:
+                sources.append((name, source.read()))
     return sources
 
 
@@ -117,11 +127,14 @@ def _read_at(descriptor: int, length: int, at: int) -> bytes:
 def _hit(rule: yara_x.Rule) -> Hit:
     told = {name: str(value) for name, value in rule.metadata}
     severity = told.get("severity", "medium")
+    suspicious = rule.namespace.startswith(SUSPICIOUS)
+    if suspicious:
+        severity = "low"
     return Hit(
         rule=told.get("id", f"{rule.namespace}:{rule.identifier}"),
         title=told.get("title", rule.identifier),
         engine=YaraEngine.name,
         severity=severity if severity in _SEVERITIES else "medium",
-        kind=told.get("kind", "malware"),
+        kind=SUSPICIOUS if suspicious else told.get("kind", "malware"),
         reason=told.get("reason", told.get("description", "")),
     )
