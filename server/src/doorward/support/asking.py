@@ -31,6 +31,8 @@ class About(StrEnum):
     ADDRESS = "address"
     DEVICE = "device"
     OTHER = "other"
+    WRONG_FIND = "wrong-find"
+    """Written for them by wrong_finds.py; no form offers it."""
 
 
 class TooMany(Exception):
@@ -50,7 +52,22 @@ def ask(
         (lockout.QUESTION_NETWORK, lockout.network_of(ip)), (lockout.QUESTION, address)
     ):
         raise TooMany
-    ticket = Ticket.objects.create(
+    ticket = _store(address, about, words, user)
+    trail.record("support.asked", actor=user, target=ticket.number, ip=ip, agent=agent)
+    _mail(ticket)
+    return ticket
+
+
+@transaction.atomic
+def note(*, user: User, about: About, words: str) -> Ticket:
+    """Store what a signed-in person's act tells the people who run the service, and mail it."""
+    ticket = _store(user.email, about, words, user)
+    _mail(ticket)
+    return ticket
+
+
+def _store(address: str, about: About, words: str, user: User | None) -> Ticket:
+    return Ticket.objects.create(
         number="".join(secrets.choice(_LETTERS) for _sign in range(8)),
         user_id=user.pk if user is not None else None,
         reply_to=address,
@@ -58,10 +75,11 @@ def ask(
         words=card_numbers.hide(words)[:MOST_CHARACTERS],
         created_at=timezone.now(),
     )
-    trail.record("support.asked", actor=user, target=ticket.number, ip=ip, agent=agent)
+
+
+def _mail(ticket: Ticket) -> None:
     for to in _who_answers():
-        post_office.post(_letter(ticket, signed_in=user is not None), to=to)
-    return ticket
+        post_office.post(_letter(ticket, signed_in=ticket.user_id is not None), to=to)
 
 
 def _who_answers() -> list[str]:
