@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doorward_agent import config as settings_of_agent
-from doorward_agent import paths, scan
+from doorward_agent import inspection, paths, scan
 from doorward_agent.config import AgentConfig
 from doorward_agent.definitions.build import eicar
 
@@ -97,14 +97,14 @@ def test_a_file_that_turns_into_a_pipe_does_not_hang(
 ) -> None:
     target = home / "x"
     target.write_text("ordinary")
-    real_open = scan._opened
+    real_open = inspection._opened
 
     def swap_then_open(path: bytes) -> int:
         target.unlink()
         os.mkfifo(target)
         return real_open(path)
 
-    monkeypatch.setattr(scan, "_opened", swap_then_open)
+    monkeypatch.setattr(inspection, "_opened", swap_then_open)
     found, summary = _scan(home, config)
     assert found == []
     assert summary.errors == {"changed": 1}
@@ -116,14 +116,14 @@ def test_a_file_swapped_for_a_link_is_not_read(
     target = home / "x"
     target.write_text("ordinary")
     (home.parent / "secret").write_bytes(eicar())
-    real_open = scan._opened
+    real_open = inspection._opened
 
     def swap_then_open(path: bytes) -> int:
         target.unlink()
         target.symlink_to(home.parent / "secret")
         return real_open(path)
 
-    monkeypatch.setattr(scan, "_opened", swap_then_open)
+    monkeypatch.setattr(inspection, "_opened", swap_then_open)
     found, summary = _scan(home, config)
     assert found == []
     assert sum(summary.errors.values()) == 1
@@ -248,13 +248,13 @@ def test_a_file_gone_before_it_is_opened_is_told(
     home: Path, config: AgentConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (home / "x").write_text("x")
-    real_open = scan._opened
+    real_open = inspection._opened
 
     def remove_then_open(path: bytes) -> int:
         (home / "x").unlink()
         return real_open(path)
 
-    monkeypatch.setattr(scan, "_opened", remove_then_open)
+    monkeypatch.setattr(inspection, "_opened", remove_then_open)
     _, summary = _scan(home, config)
     assert summary.errors == {"gone": 1}
 

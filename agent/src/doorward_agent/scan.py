@@ -16,89 +16,49 @@ Nothing heavy is imported until a file must really be read: a rescan of unchange
 more than the walk.
 """
 
-import errno
 import os
 import stat
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
 
-from doorward_agent import definitions, mounts, verdicts
+from doorward_agent import definitions, mounts
 from doorward_agent.config import AgentConfig, prepare
 from doorward_agent.engines import versions
+from doorward_agent.inspection import (
+    LONGEST_DETAIL,
+    NOTES_KEPT,
+    Detection,
+    Inspection,
+    Note,
+    why_unreadable,
+)
 from doorward_agent.paths import own_places, readable
 
-if TYPE_CHECKING:
-    from doorward_agent.engines import Hit
-    from doorward_agent.engines.pool import Done, Pool
+__all__ = [
+    "LOGIC",
+    "LONGEST_DETAIL",
+    "NOTES_KEPT",
+    "Detection",
+    "Note",
+    "NothingToScan",
+    "Progress",
+    "Run",
+    "ScanSummary",
+    "run",
+    "version",
+]
 
 LOGIC = 4
 """Raised whenever the scanner itself sees more than before: what an older one found clean is then
 looked at again."""
 
-NOTES_KEPT = 200
-"""How many paths are kept for each kind of note; the counts are always whole."""
-
-LONGEST_DETAIL = 200
-
-_SEVERITIES = ("informational", "low", "medium", "high", "critical")
-_OPEN_FLAGS = (
-    os.O_RDONLY
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-)
-_NO_ACCESS_TIME = getattr(os, "O_NOATIME", 0)
-
 
 class NothingToScan(Exception):
     """A path that was asked for does not exist or may not be scanned; the message says which and
     why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Detection:
-    """One file in which something was found."""
-
-    path: str
-    """The path as text that is safe to show and send."""
-    location: bytes
-    """The path as it is on disk."""
-    member: str
-    """Where inside an archive, as safe text; empty for the file itself."""
-    sha256: str
-    """Of the whole file, also when a member was the reason."""
-    size: int
-    rule: str
-    title: str
-    reason: str
-    engine: str
-    severity: str
-    """informational, low, medium, high or critical."""
-    kind: str
-    also: tuple[str, ...]
-    """Other rules that hit the same file."""
-    found_at: float
-    """Seconds since 1970, UTC."""
-    device: int
-    inode: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """A file that was not, or not wholly, looked at."""
-
-    path: str
-    reason: str
-    """The word it is counted under."""
-    detail: str = ""
-    """What else is known, as safe text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,25 +111,6 @@ class ScanSummary:
     def complete(self) -> bool:
         """Tell whether every file was seen whole."""
         return not (self.cancelled or self.limited or self.errors)
-
-
-@dataclass(slots=True)
-class _Counts:
-    files: int = 0
-    scanned: int = 0
-    bytes_read: int = 0
-    cached: int = 0
-    detections: int = 0
-    allowed: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    limited: Counter[str] = field(default_factory=Counter)
-    errors: Counter[str] = field(default_factory=Counter)
-    notes: list[Note] = field(default_factory=list)
-
-    def note(self, among: Counter[str], reason: str, path: bytes, detail: str = "") -> None:
-        among[reason] += 1
-        if among[reason] <= NOTES_KEPT:
-            self.notes.append(Note(readable(path), reason, readable(detail)[:LONGEST_DETAIL]))
 
 
 def run(
@@ -260,12 +201,15 @@ class Run:
         self._cancel = cancel
         self._remember = remember
         self._definitions = definitions.current()
-        self._counts = _Counts()
-        self._pool: Pool | None = None
-        self._trusted: dict[int, bool] = {}
-        self._mounts = mounts.mounted()
+        self._inspection = Inspection(
+            config,
+            self._definitions,
+            version=version(config, self._definitions),
+            remember=remember,
+        )
+        self._counts = self._inspection.counts
+        self._mounts = self._inspection.mounts
         self._cancelled = False
-        self._here = b""
         self._started_at = time.time()
         self._ended_at = 0.0
         self._began = time.monotonic()
@@ -312,25 +256,21 @@ class Run:
     @property
     def worker_pids(self) -> list[int]:
         """Return the worker processes there are right now."""
-        return [] if self._pool is None else self._pool.pids
+        return self._inspection.worker_pids
 
     def close(self) -> None:
         """End the workers; a run that is not iterated to its end needs this."""
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
+        self._inspection.close()
 
     def __iter__(self) -> Iterator[Detection]:
-        self._verdicts = verdicts.open(self._config, version(self._config, self._definitions))
         try:
             for start in self._starts:
                 yield from self._start(start)
-            while self._pool is not None and self._pool.outstanding and not self._cancelled:
+            while self._inspection.outstanding and not self._cancelled:
                 yield from self._collected(wait=True)
                 self._tick()
         finally:
             self.close()
-            self._verdicts.close()
             self._ended_at = time.time()
             if self._progress is not None:
                 self._tell(time.monotonic())
@@ -351,26 +291,26 @@ class Run:
         try:
             found = os.lstat(start)
         except OSError as error:
-            self._counts.note(self._counts.errors, _why(error), start)
+            self._counts.note(self._counts.errors, why_unreadable(error), start)
             return
         if stat.S_ISDIR(found.st_mode):
             yield from self._walk(start, left_out)
         else:
             self._counts.files += 1
-            if not self._known(start, found):
+            if not self._inspection.known(start, found):
                 yield from self._look(start, found)
 
     def _walk(self, start: bytes, left_out: dict[bytes, str]) -> Iterator[Detection]:
         """The inner loop: everything in it runs once for each file there is."""
         counts = self._counts
-        trusted = self._trusted
-        known_clean = self._verdicts.known_clean
+        trusted = self._inspection.trusted
+        known_clean = self._inspection.verdicts.known_clean
         remember = self._remember
         files_left_out = bool(self._config.excluded)
         waiting = [start]
         while waiting:
             folder = waiting.pop()
-            self._here = folder
+            self._inspection.here = folder
             self._tick()
             if self._cancelled:
                 return
@@ -398,137 +338,32 @@ class Run:
                         else:
                             counts.skipped["link" if entry.is_symlink() else "special"] += 1
             except OSError as error:
-                counts.note(counts.errors, _why(error), folder)
+                counts.note(counts.errors, why_unreadable(error), folder)
             counts.files += files
             counts.cached += cached
             for path, found, unasked in misses:
                 # The first folder on a device: only now is it known whether verdicts count there.
-                if unasked and self._known(path, found):
+                if unasked and self._inspection.known(path, found):
                     continue
                 yield from self._look(path, found)
                 if self.cancelled:
                     return
 
-    def _known(self, path: bytes, found: os.stat_result) -> bool:
-        """Tell whether a file is known to be clean; learns whether its device can be trusted."""
-        trusted = self._trusted.get(found.st_dev)
-        if trusted is None:
-            trusted = mounts.can_remember(self._mounts, device=found.st_dev, path=path)
-            self._trusted[found.st_dev] = trusted
-        if trusted and self._remember and self._verdicts.known_clean(found):
-            self._counts.cached += 1
-            return True
-        return False
-
     def _look(self, path: bytes, listed: os.stat_result) -> Iterator[Detection]:
         """Hand one file to the workers, collecting answers while they are busy."""
-        if listed.st_size == 0:
-            self._counts.scanned += 1
-            return
-        if listed.st_size > self._config.max_file_bytes:
-            self._counts.note(self._counts.skipped, "too-large", path)
-            return
-        from doorward_agent.engines.pool import Job, Pool  # only when a file must be read
-
-        if self._pool is None:
-            self._pool = Pool(self._config, self._definitions.folder)
-        while self._pool.full:
+        while self._inspection.full:
             yield from self._collected(wait=True)
             self._tick()
             if self._cancelled:
                 return
-        self._here = path
-        try:
-            descriptor = _opened(path)
-        except OSError as error:
-            self._counts.note(self._counts.errors, _why(error), path)
-            return
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or (found.st_dev, found.st_ino) != (
-            listed.st_dev,
-            listed.st_ino,
-        ):
-            os.close(descriptor)
-            self._counts.note(self._counts.errors, "changed", path)
-            return
-        self._pool.submit(Job(path, descriptor, found))
-        yield from self._collected(wait=False)
+        if self._inspection.look(path, listed):
+            yield from self._collected(wait=False)
 
     def _collected(self, *, wait: bool) -> Iterator[Detection]:
-        assert self._pool is not None  # noqa: S101 (for the type checker: only called with a pool)
-        for done in self._pool.collect(self._config.progress_interval if wait else 0.0):
-            detection = self._judged(done)
-            if detection is not None:
-                yield detection
-
-    def _judged(self, done: "Done") -> Detection | None:
-        """Turn one answer into counts, a remembered verdict, or a detection."""
-        counts = self._counts
-        job = done.job
-        try:
-            after = os.fstat(job.descriptor)
-        finally:
-            os.close(job.descriptor)
-        answer = done.answer
-        if answer is None:
-            failed = done.failed
-            reason, detail = (
-                ("engine-failed", "") if failed is None else (failed.reason, failed.detail)
-            )
-            counts.note(counts.errors, reason, job.path, detail)
-            return None
-        counts.scanned += 1
-        counts.bytes_read += answer.size
-        for limit in answer.limits:
-            counts.note(counts.limited, limit.reason, job.path, limit.detail)
-        if answer.hits:
-            return self._detected(done, answer.hits, answer.sha256)
-        settle = self._config.verdict_settle_ns
-        if answer.changed:
-            counts.note(counts.errors, "changed", job.path)
-        elif (
-            not answer.limits
-            and self._trusted.get(after.st_dev)
-            and verdicts.settled(job.found, after, now_ns=time.time_ns(), settle_ns=settle)
-        ):
-            self._verdicts.remember_clean(after)
-        return None
-
-    def _detected(
-        self, done: "Done", hits: "tuple[tuple[str, Hit], ...]", sha256: str
-    ) -> Detection | None:
-        from doorward_agent import allowed  # only when something is found
-
-        try:
-            kept = allowed.holds(self._config, sha256, done.job.path)
-        except allowed.AllowedUnreadable:
-            # When in doubt, report.
-            kept = False
-        kept = kept or _excluded(self._config, sha256, done.job.path)
-        if kept:
-            self._counts.allowed += 1
-            return None
-        job = done.job
-        member, gravest = max(hits, key=lambda hit: _SEVERITIES.index(hit[1].severity))
-        self._counts.detections += 1
-        return Detection(
-            path=readable(job.path),
-            location=job.path,
-            member=readable(member) if member else "",
-            sha256=sha256,
-            size=job.found.st_size,
-            rule=gravest.rule,
-            title=gravest.title,
-            reason=gravest.reason,
-            engine=gravest.engine,
-            severity=gravest.severity,
-            kind=gravest.kind,
-            also=tuple(sorted({hit.rule for _, hit in hits} - {gravest.rule})),
-            found_at=time.time(),
-            device=job.found.st_dev,
-            inode=job.found.st_ino,
-            mtime_ns=job.found.st_mtime_ns,
-        )
+        timeout = self._config.progress_interval if wait else 0.0
+        for seen in self._inspection.collected(timeout):
+            if seen.detection is not None:
+                yield seen.detection
 
     def _tick(self) -> None:
         """Between files: has somebody cancelled, is it time to tell how far we are?"""
@@ -553,30 +388,6 @@ class Run:
                 skipped=counts.skipped.total(),
                 errors=counts.errors.total() + counts.limited.total(),
                 seconds=now - self._began,
-                path=readable(self._here),
+                path=readable(self._inspection.here),
             )
         )
-
-
-def _excluded(config: AgentConfig, sha256: str, path: bytes) -> bool:
-    """Tell whether the settings let exactly this content be, here or everywhere."""
-    return any(
-        digest == sha256 and (not place or os.path.realpath(os.fsencode(place)) == path)
-        for digest, place in config.excluded_files
-    )
-
-
-def _opened(path: bytes) -> int:
-    try:
-        return os.open(path, _OPEN_FLAGS | _NO_ACCESS_TIME)
-    except PermissionError:
-        # open(2): O_NOATIME is for the owner only.
-        return os.open(path, _OPEN_FLAGS)
-
-
-def _why(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "gone"
-    if isinstance(error, PermissionError):
-        return "no-permission"
-    return errno.errorcode.get(error.errno or 0, "unreadable").lower()

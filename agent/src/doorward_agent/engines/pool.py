@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
@@ -89,13 +90,18 @@ class _Worker:
     """One process, its channel, and what it has been asked."""
 
     def __init__(
-        self, config: AgentConfig, definitions: str, inbox: "queue.SimpleQueue[tuple[_Worker, Any]]"
+        self,
+        config: AgentConfig,
+        definitions: str,
+        inbox: "queue.SimpleQueue[tuple[_Worker, Any]]",
+        wake: Callable[[], None],
     ) -> None:
         self.asked: deque[tuple[int, Job]] = deque()
         self.next_number = 0
         self.ready = False
         self.born = time.monotonic()
         self._inbox = inbox
+        self._wake = wake
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         environment.update(MEMORY_GIVEN_BACK)
         command = [sys.executable, "-P", "-m", "doorward_agent.engines.worker", config.transport]
@@ -142,6 +148,7 @@ class _Worker:
             except ChannelBroken:
                 received = None
             self._inbox.put((self, None if received is None else received[0]))
+            self._wake()
             if received is None:
                 return
 
@@ -165,10 +172,24 @@ class _Worker:
         self.channel.close()
 
 
-class Pool:
-    """A few workers, started when first asked. Use as a context; not for several threads."""
+def _nothing() -> None:
+    """Nobody wants to be woken."""
 
-    def __init__(self, config: AgentConfig, definitions: str) -> None:
+
+class Pool:
+    """A few workers, started when first asked. Use as a context; not for several threads.
+
+    `wake` is called from another thread whenever there is something to collect.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        definitions: str,
+        *,
+        wake: Callable[[], None] | None = None,
+    ) -> None:
+        self._wake = wake or _nothing
         self._config = config
         self._definitions = definitions
         self._inbox: queue.SimpleQueue[tuple[_Worker, Any]] = queue.SimpleQueue()
@@ -241,7 +262,7 @@ class Pool:
             worker = min(self._workers, key=lambda one: len(one.asked), default=None)
             crowded = worker is None or len(worker.asked) >= self._config.jobs_in_flight // 2
             if crowded and len(self._workers) < self._config.workers:
-                worker = _Worker(self._config, self._definitions, self._inbox)
+                worker = _Worker(self._config, self._definitions, self._inbox, self._wake)
                 self._workers.append(worker)
             if worker is None or len(worker.asked) >= self._config.jobs_in_flight:
                 return
