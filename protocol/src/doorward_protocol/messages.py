@@ -129,6 +129,16 @@ class CheckInRhythm(Struct, frozen=True, kw_only=True):
     wait: Seconds
 
 
+class DefinitionsRoot(Struct, frozen=True, kw_only=True):
+    """The signed file with which a device begins to trust definitions: its version and SHA-256.
+
+    The first one that a device is told after it enrolled is pinned. Later ones change nothing.
+    """
+
+    version: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    sha256: Annotated[str, Meta(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}$")]
+
+
 class EnrollAnswer(Struct, frozen=True, kw_only=True):
     """`201`: the device joined; `200`: this key had joined before and is the same device."""
 
@@ -136,6 +146,7 @@ class EnrollAnswer(Struct, frozen=True, kw_only=True):
     server_time: Moment
     check_in: CheckInRhythm
     settings_version: Version
+    definitions_root: DefinitionsRoot | None = None
 
 
 class TokenRequest(Struct, frozen=True, kw_only=True):
@@ -151,6 +162,7 @@ class TokenAnswer(Struct, frozen=True, kw_only=True):
     token: Annotated[str, Meta(max_length=256)]
     expires_at: Moment
     server_time: Moment
+    definitions_root: DefinitionsRoot | None = None
 
 
 class KeyChange(Struct, frozen=True, kw_only=True):
@@ -193,9 +205,15 @@ class SettingsState(Struct, frozen=True, kw_only=True):
 
 
 class DefinitionsState(Struct, frozen=True, kw_only=True):
-    """The definitions that are in force on the device."""
+    """The definitions that are in force on the device.
+
+    `code` says why the last try to get newer ones failed, and `refused_version` which set it was
+    that the device would not take, where it came so far as to know.
+    """
 
     version: Version = 0
+    refused_version: Version = 0
+    code: Word = ""
 
 
 class ProtectionState(Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from msgspec import inspect
 from doorward.devices import check_in, enrollment, key_change
 from doorward.gateway import bodies, connections, known, problems
 from doorward.gateway.door import Door
-from doorward_protocol import messages, signing
+from doorward_protocol import definitions, messages, signing
 from doorward_protocol import settings as device_settings
 
 DOCS = Path(__file__).parents[3] / "docs" / "protocol.md"
@@ -21,7 +21,7 @@ TEXT = DOCS.read_text(encoding="utf-8")
 
 STRUCTS = [
     thing
-    for name, thing in (vars(messages) | vars(device_settings)).items()
+    for name, thing in (vars(messages) | vars(device_settings) | vars(definitions)).items()
     if isinstance(thing, type)
     and issubclass(thing, msgspec.Struct)
     and thing is not msgspec.Struct
@@ -213,6 +213,11 @@ LIMITS = {
 
 def test_every_limit_is_described() -> None:
     assert {row[0]: row[1] for row in table_under("Limits")} == LIMITS
+
+
+def test_every_reason_to_refuse_definitions_is_described() -> None:
+    rows = table_under("Definitions")
+    assert [row[0] for row in rows] == [f"`{code}`" for code in definitions.PROBLEMS]
 
 
 def test_the_signature_is_described() -> None:
