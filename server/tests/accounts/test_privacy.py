@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import email
+import email.policy
 import hashlib
 import io
 import json
@@ -18,6 +20,7 @@ import pytest
 import time_machine
 from allauth.usersessions.models import UserSession
 from django.apps import apps
+from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.db import connection
 from django.test import Client
@@ -37,7 +40,7 @@ from doorward.accounts import exports, invitations, leaving, members, privacy, t
 from doorward.accounts.csv_cells import cell
 from doorward.accounts.models import Account, Membership, Role, User
 from doorward.accounts.origin import Origin
-from doorward.accounts.privacy_rows import Deletion, Export, Receipt
+from doorward.accounts.privacy_rows import Deletion, DoomedAccount, Export, Receipt
 from doorward.audit import trail
 from doorward.audit.models import Event
 from doorward.billing import entitlement
@@ -508,10 +511,141 @@ def test_an_account_with_another_owner_stays(
     alice: User, bob: User, laptop: Device, alices_account: Account
 ) -> None:
     Membership.objects.filter(user=bob).update(role=Role.OWNER)
-    assert privacy.whose(alice).account is None
+    assert privacy.whose(alice).accounts == ()
     sentenced(alice)
     assert Account.objects.filter(pk=alices_account.pk).exists()
     assert not User.objects.filter(pk=alice.pk).exists()
+
+
+@pytest.fixture
+def second_account(alice: User, charlie: User) -> Account:
+    """Another account that Alice alone owns, with Charlie and a device in it."""
+    account = Account.objects.create(name="The bakery")
+    Membership.objects.create(account=account, user=alice, role=Role.OWNER)
+    Membership.objects.create(account=account, user=charlie, role=Role.VIEWER)
+    entitlement.start_default(account)
+    device = device_of(account, hostname="bakery-till")
+    scan_of(device)
+    threat_of(device, path="/srv/till")
+    return account
+
+
+def written(address: str, kind: str) -> str:
+    """Return the text of the only mail of this kind to this address."""
+    mail = Mail.objects.get(to=address, kind=kind)
+    file = Path(settings.DATA) / "mail" / f"{mail.pk}.eml"
+    message = email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
+    body = message.get_body(("plain",))
+    assert body is not None
+    return " ".join(body.get_content().split())
+
+
+def test_who_alone_owns_two_accounts_takes_both_along(
+    alice: User,
+    bob: User,
+    charlie: User,
+    laptop: Device,
+    alices_account: Account,
+    second_account: Account,
+) -> None:
+    Account.objects.filter(pk=alices_account.pk).update(name="At home")
+    browser = signed_in_tab(alice.email)
+    browser.post("/reauthenticate/", {"password": PASSWORD})
+    page = browser.get("/account/privacy/delete/").content.decode()
+    assert "The 2 accounts you alone own:" in page
+    assert "<b>At home</b>" in page
+    assert "<b>The bakery</b>" in page
+    assert "2 devices:" in page
+    assert "What stays" not in page
+    browser.post("/account/privacy/delete/", {"understood": "yes"})
+    outbox.send_due(timezone.now())
+    bobs, charlies = (written(who.email, "account.deletion_member") for who in (bob, charlie))
+    assert "the account “At home” will be deleted on" in bobs
+    assert "the account “The bakery” will be deleted on" in charlies
+    assert "bakery" not in bobs
+    turn(timezone.now() + leaving.GRACE)
+    assert not Account.objects.filter(pk__in=[alices_account.pk, second_account.pk]).exists()
+    assert not Device.objects.exists()
+    assert not Subscription.objects.filter(account=second_account.pk).exists()
+    counts = leaving.counts_of(Receipt.objects.get())
+    assert {kind: counts[kind] for kind in ("accounts", "devices", "scans", "members")} == {
+        "accounts": 2,
+        "devices": 2,
+        "scans": 2,
+        "members": 4,
+    }
+    gone = Mail.objects.filter(kind="account.deletion_member_done")
+    assert sorted(gone.values_list("to", flat=True)) == [bob.email, charlie.email]
+    outbox.send_due(timezone.now() + leaving.GRACE + timedelta(minutes=5))
+    assert "bakery" in written(charlie.email, "account.deletion_member_done")
+    assert not DoomedAccount.objects.exists()
+
+
+def test_of_two_accounts_the_one_owned_with_another_stays(
+    alice: User,
+    bob: User,
+    charlie: User,
+    laptop: Device,
+    alices_account: Account,
+    second_account: Account,
+) -> None:
+    Membership.objects.filter(account=second_account, user=charlie).update(role=Role.OWNER)
+    browser = signed_in_tab(alice.email)
+    browser.post("/reauthenticate/", {"password": PASSWORD})
+    page = browser.get("/account/privacy/delete/").content.decode()
+    going, _, staying = page.partition("What stays")
+    assert "The bakery" in staying
+    assert "The bakery" not in going
+    assert "1 device:" in going
+    sentenced(alice)
+    assert not Account.objects.filter(pk=alices_account.pk).exists()
+    assert [each.pk for each in Account.objects.filter(memberships__user=charlie)][-1:] == [
+        second_account.pk
+    ]
+    assert [device.hostname for device in Device.objects.all()] == ["bakery-till"]
+    assert Subscription.objects.filter(account=second_account).exists()
+
+
+def test_an_account_that_gets_another_owner_meanwhile_stays_and_its_members_are_told(
+    alice: User, charlie: User, laptop: Device, alices_account: Account, second_account: Account
+) -> None:
+    leaving.ask(alice, keep_session=None, origin=HERE)
+    Membership.objects.filter(account=second_account, user=charlie).update(role=Role.OWNER)
+    turn(timezone.now() + leaving.GRACE)
+    assert not Account.objects.filter(pk=alices_account.pk).exists()
+    assert Account.objects.filter(pk=second_account.pk).exists()
+    told = Mail.objects.filter(to=charlie.email).values_list("kind", flat=True)
+    assert "account.deletion_member_cancelled" in told
+    assert "account.deletion_member_done" not in told
+
+
+def test_keeping_everything_is_told_to_the_members_of_both(
+    alice: User, bob: User, charlie: User, laptop: Device, second_account: Account
+) -> None:
+    leaving.ask(alice, keep_session=None, origin=HERE)
+    assert leaving.cancel(alice, origin=HERE)
+    told = Mail.objects.filter(kind="account.deletion_member_cancelled")
+    assert sorted(told.values_list("to", flat=True)) == [bob.email, charlie.email]
+    assert not DoomedAccount.objects.exists()
+
+
+def test_the_copy_holds_every_account_that_is_theirs_alone(
+    alice: User, charlie: User, laptop: Device, alices_account: Account, second_account: Account
+) -> None:
+    archive = packed(alice)
+    both = {str(alices_account.pk), str(second_account.pk)}
+    assert {row["hostname"] for row in rows_of(archive, "devices")} == {
+        "alices-laptop",
+        "bakery-till",
+    }
+    assert "/srv/till" in {row["path"] for row in rows_of(archive, "threats")}
+    for table in ("subscription", "members"):
+        assert {row["account"] for row in rows_of(archive, table)} == both, table
+    found = exports.newest_of(alice)
+    assert found is not None
+    Membership.objects.filter(account=second_account, user=charlie).update(role=Role.OWNER)
+    assert exports.newest_of(alice) is None, "it holds what is not theirs alone any more"
+    assert exports.fetch(alice, found.pk, HERE) is None
 
 
 def test_a_worker_killed_at_any_step_loses_and_doubles_no_count(
@@ -622,7 +756,8 @@ def test_n9_nothing_of_alice_is_left(
 
     sentenced(alice)
     outbox.send_due(timezone.now() + leaving.GRACE + timedelta(minutes=5))
-    assert leaving.forget_mail(timezone.now() + leaving.GRACE + timedelta(days=8)) == 1
+    later = timezone.now() + leaving.GRACE + timedelta(days=8)
+    assert leaving.forget_mail(later) == 2, "the receipt's, and what Bob was told"
 
     assert residue(words) == []
     assert files_with(settings.DATA, words) == []

@@ -24,6 +24,7 @@ from django.utils.translation import gettext as _
 
 from doorward.accounts import privacy
 from doorward.accounts.csv_cells import cell
+from doorward.accounts.members import UNTOLD
 from doorward.accounts.models import Membership, Role, User
 from doorward.accounts.origin import Origin
 from doorward.accounts.privacy import Table, Whose
@@ -59,18 +60,10 @@ def ask(user: User, origin: Origin) -> Export:
     try:
         with transaction.atomic():
             export = Export.objects.create(
-                user=user,
-                account=whose.account,
-                asked_at=timezone.now(),
-                tables=len(privacy.tables()),
+                user=user, asked_at=timezone.now(), tables=len(privacy.tables())
             )
-            trail.record(
-                "account.export.asked",
-                account=whose.account,
-                actor=user,
-                ip=origin.ip,
-                agent=origin.agent,
-            )
+            export.accounts.set(whose.accounts)
+            _note("account.export.asked", export, origin)
     except IntegrityError:
         return Export.objects.get(user=user, state__in=UNDER_WAY)
     return export
@@ -93,13 +86,7 @@ def fetch(user: User, export_id: UUID, origin: Origin) -> Path | None:
         return None
     with transaction.atomic():
         Export.objects.filter(pk=export.pk).update(fetched_at=timezone.now())
-        trail.record(
-            "account.export.fetched",
-            account=export.account_id,
-            actor=user,
-            ip=origin.ip,
-            agent=origin.agent,
-        )
+        _note("account.export.fetched", export, origin)
     return file_of(export)
 
 
@@ -117,7 +104,14 @@ def _theirs(user: User) -> QuerySet[Export]:
     """
     here = Membership.objects.filter(account=OuterRef("account"), role=Role.OWNER)
     alone = Exists(here.filter(user=user)) & ~Exists(here.exclude(user=user))
-    return Export.objects.filter(Q(account__isnull=True) | Q(alone), user=user)
+    packed = Export.accounts.through.objects.filter(export=OuterRef("pk"))
+    return Export.objects.filter(~Exists(packed.filter(~Q(alone))), user=user)
+
+
+def _note(tag: str, export: Export, origin: Origin = UNTOLD) -> None:
+    # In each account, whose owners read there what was taken of it.
+    for account in tuple(export.accounts.all()) or (None,):
+        trail.record(tag, account=account, actor=export.user, ip=origin.ip, agent=origin.agent)
 
 
 def file_of(export: Export) -> Path:
@@ -220,7 +214,7 @@ def _pack(export: Export) -> None:
                 tables_done=F("tables"),
             ):
                 raise Overtaken
-            trail.record("account.export.ready", account=export.account_id, actor=export.user_id)
+            _note("account.export.ready", export)
             post_office.post(_ready_letter(), to=export.user.email)
             # Last in the transaction: with the row there is the file, or neither.
             fresh.replace(file_of(export))
@@ -229,11 +223,11 @@ def _pack(export: Export) -> None:
 
 
 def _of(export: Export, whose: Whose) -> None:
-    """Note what is packed: whoever owned the account when they asked may not own it any more."""
-    export.account = whose.account
+    """Note what is packed: whoever owned an account when they asked may not own it any more."""
     mine = Export.objects.filter(pk=export.pk, tries=export.tries, state=Export.State.PACKING)
-    if not mine.update(account=whose.account):
+    if not mine.exists():
         raise Overtaken
+    export.accounts.set(whose.accounts)
 
 
 def _write(path: Path, export: Export, whose: Whose) -> int:
@@ -256,7 +250,7 @@ def _write(path: Path, export: Export, whose: Whose) -> int:
         index = {
             "format": FORMAT,
             "made_at": timezone.now().isoformat(timespec="seconds"),
-            "of": "account" if whose.account is not None else "person",
+            "of": "account" if whose.accounts else "person",
             "product": settings.PRODUCT_NAME,
             "tables": described,
         }

@@ -1,6 +1,6 @@
-"""Deleting a person, with the account they own: asked for, announced, cancellable, then for good.
+"""Deleting a person, with the accounts they alone own: asked for, announced, then for good.
 
-Seven days pass between asking and deleting. Then the worker closes the account first (no session,
+Seven days pass between asking and deleting. Then the worker closes what goes first (no session,
 no token, no device works any more), lets each room forget a bounded number of rows in each
 transaction, and deletes the person together with writing the receipt. What is gone is counted in
 the transaction in which it goes, so a killed worker loses and doubles nothing.
@@ -13,7 +13,7 @@ import hmac
 import json
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -24,19 +24,19 @@ from django.contrib.sessions.models import Session
 from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.utils import timezone
-from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from doorward.accounts import exports, members, privacy, sessions
+from doorward.accounts import leaving_letters as letters
+from doorward.accounts.member_letters import name_of
 from doorward.accounts.models import Account, Membership, OwnershipTransfer, User
 from doorward.accounts.origin import Origin
 from doorward.accounts.privacy import Whose
-from doorward.accounts.privacy_rows import Deletion, Export, Receipt
+from doorward.accounts.privacy_rows import Deletion, DoomedAccount, Export, Receipt
 from doorward.accounts.session_store import SessionStore
 from doorward.audit import erasure, trail
 from doorward.notices import forgetting
 from doorward.notices import letter as post_office
-from doorward.notices.letter import Letter
 
 log = structlog.get_logger(__name__)
 
@@ -75,10 +75,10 @@ def foretell(whose: Whose) -> dict[str, int]:
 
 @transaction.atomic
 def ask(user: User, *, keep_session: str | None, origin: Origin) -> Deletion:
-    """Have this person deleted in seven days, and the account if they alone own it.
+    """Have this person deleted in seven days, with every account that they alone own.
 
-    Every session but this one ends, and who belongs to the account is told. Asked again, the first
-    date stays. Raises LastOperator.
+    Every session but this one ends, and who belongs to one of the accounts is told. Asked again,
+    the first date stays. Raises LastOperator.
     """
     if user.is_operator and not others_operate(user):
         raise LastOperator
@@ -90,12 +90,8 @@ def ask(user: User, *, keep_session: str | None, origin: Origin) -> Deletion:
     try:
         with transaction.atomic():
             _release(whose)
-            deletion = Deletion.objects.create(
-                user_id=user.pk,
-                account_id=whose.account.pk if whose.account else None,
-                asked_at=now,
-                due_at=now + GRACE,
-            )
+            deletion = Deletion.objects.create(user_id=user.pk, asked_at=now, due_at=now + GRACE)
+            _doom(deletion, whose.accounts)
     except IntegrityError:
         # Asked in two tabs at once.
         return Deletion.objects.get(user_id=user.pk)
@@ -103,17 +99,17 @@ def ask(user: User, *, keep_session: str | None, origin: Origin) -> Deletion:
     # Every page asks until then whether to keep the account.
     later = Q(asked_until__isnull=True) | Q(asked_until__lt=deletion.due_at)
     User.objects.filter(later, pk=user.pk).update(asked_until=deletion.due_at)
-    trail.record(
-        "account.deletion.asked",
-        account=whose.account,
-        actor=user,
-        ip=origin.ip,
-        agent=origin.agent,
-        due=deletion.due_at,
-    )
-    post_office.post(_asked_letter(deletion), to=user.email)
-    for member in _others(whose):
-        post_office.post(_member_letter(deletion, user), to=member.email)
+    for account in whose.accounts or (None,):
+        trail.record(
+            "account.deletion.asked",
+            account=account,
+            actor=user,
+            ip=origin.ip,
+            agent=origin.agent,
+            due=deletion.due_at,
+        )
+    post_office.post(letters.asked(deletion), to=user.email)
+    _tell_members(deletion, whose)
     return deletion
 
 
@@ -125,17 +121,18 @@ def cancel(user: User, *, origin: Origin) -> bool:
         return False
     if found.closed_at is not None:
         raise TooLate
+    kept = _going(found)
     found.delete()
-    trail.record(
-        "account.deletion.cancelled",
-        account=found.account_id,
-        actor=user,
-        ip=origin.ip,
-        agent=origin.agent,
-    )
-    post_office.post(_cancelled_letter(), to=user.email)
-    for member in _others(privacy.whose(user)):
-        post_office.post(_member_cancelled_letter(), to=member.email)
+    for account in kept or (None,):
+        trail.record(
+            "account.deletion.cancelled",
+            account=account,
+            actor=user,
+            ip=origin.ip,
+            agent=origin.agent,
+        )
+    post_office.post(letters.cancelled(), to=user.email)
+    _tell_it_stays(Whose(user, kept))
     return True
 
 
@@ -144,11 +141,34 @@ def others_operate(user: User) -> bool:
     return User.objects.filter(is_operator=True, is_active=True).exclude(pk=user.pk).exists()
 
 
-def _others(whose: Whose) -> list[User]:
-    if whose.account is None:
-        return []
-    places = Membership.objects.filter(account=whose.account).exclude(user=whose.user)
-    return [place.user for place in places.select_related("user")]
+def _others(whose: Whose) -> list[Membership]:
+    places = Membership.objects.filter(account__in=whose.accounts).exclude(user=whose.user)
+    return list(places.select_related("user", "account").order_by("account", "created_at", "id"))
+
+
+def _tell_members(deletion: Deletion, whose: Whose) -> None:
+    for place in _others(whose):
+        said = letters.member(deletion, whose.user, place.account)
+        # Of the account, so that the mail goes with it.
+        post_office.post(said, to=place.user.email, account=place.account_id)
+
+
+def _tell_it_stays(whose: Whose) -> None:
+    for place in _others(whose):
+        said = letters.member_cancelled(place.account, whose.user)
+        post_office.post(said, to=place.user.email, account=place.account_id)
+
+
+def _going(deletion: Deletion) -> tuple[Account, ...]:
+    """Return the accounts that go with this person, oldest first; by one query."""
+    doomed = deletion.doomed.values("account_id")
+    return tuple(Account.objects.filter(pk__in=doomed).order_by("created_at", "id"))
+
+
+def _doom(deletion: Deletion, accounts: Iterable[Account]) -> None:
+    DoomedAccount.objects.bulk_create(
+        [DoomedAccount(deletion=deletion, account_id=account.pk) for account in accounts]
+    )
 
 
 # -- the worker's part -----------------------------------------------------------------------------
@@ -209,8 +229,7 @@ def _step(deletion: Deletion, now: datetime) -> bool:
         return True
     if found.closed_at is None and not _still_goes(found, user, now):
         return True
-    account = Account.objects.filter(pk=found.account_id).first() if found.account_id else None
-    whose = Whose(user, account)
+    whose = Whose(user, _going(found))
     if found.closed_at is None:
         _close(whose)
         Deletion.objects.filter(pk=found.pk).update(closed_at=now, lease_until=None)
@@ -227,7 +246,7 @@ def _step(deletion: Deletion, now: datetime) -> bool:
 
 
 def _still_goes(deletion: Deletion, user: User, now: datetime) -> bool:
-    """Look again at what is this person's alone: the account may have another owner by now.
+    """Look again at what is this person's alone: an account may have another owner by now.
 
     An account that has got one stays. One that has become theirs alone goes too, but nobody in it
     was told: they are, and the days of grace begin anew, which False tells.
@@ -235,32 +254,29 @@ def _still_goes(deletion: Deletion, user: User, now: datetime) -> bool:
     for account in Account.objects.filter(memberships__user=user).order_by("id"):
         members.lock(account)
     whose = privacy.whose(user)
-    goes = whose.account.pk if whose.account is not None else None
-    if goes == deletion.account_id:
-        return True
-    stays = Account.objects.filter(pk=deletion.account_id).first() if deletion.account_id else None
+    foreseen = set(deletion.doomed.values_list("account_id", flat=True))
+    fresh = Whose(user, tuple(each for each in whose.accounts if each.pk not in foreseen))
+    going = {account.pk for account in whose.accounts}
+    stays = tuple(account for account in _going(deletion) if account.pk not in going)
     _release(whose)
-    deletion.account_id = goes
-    deletion.save(update_fields=["account_id"])
-    if stays is not None:
-        for member in _others(Whose(user, stays)):
-            post_office.post(_member_cancelled_letter(), to=member.email)
-    others = _others(whose)
-    if not others:
+    deletion.doomed.exclude(account_id__in=going).delete()
+    _doom(deletion, fresh.accounts)
+    _tell_it_stays(Whose(user, stays))
+    if not _others(fresh):
         return True
     deletion.due_at, deletion.lease_until = now + GRACE, None
     deletion.save(update_fields=["due_at", "lease_until"])
-    post_office.post(_asked_letter(deletion), to=user.email)
-    for member in others:
-        post_office.post(_member_letter(deletion, user), to=member.email)
+    post_office.post(letters.asked(deletion), to=user.email)
+    # Those of the other accounts too: the day they were told has changed.
+    _tell_members(deletion, whose)
     return False
 
 
 def _release(whose: Whose) -> None:
-    # Somebody who owned it before asked to be deleted with it, and no longer can be.
-    if whose.account is not None:
-        waiting = Deletion.objects.filter(account_id=whose.account.pk, closed_at__isnull=True)
-        waiting.exclude(user_id=whose.user.pk).update(account_id=None)
+    # Somebody who owned one before asked to be deleted with it, and no longer can be.
+    theirs = [account.pk for account in whose.accounts]
+    waiting = DoomedAccount.objects.filter(account_id__in=theirs, deletion__closed_at__isnull=True)
+    waiting.exclude(deletion__user_id=whose.user.pk).delete()
 
 
 def _close(whose: Whose) -> None:
@@ -269,32 +285,32 @@ def _close(whose: Whose) -> None:
     keys = list(UserSession.objects.filter(user=whose.user).values_list("session_key", flat=True))
     Session.objects.filter(session_key__in=keys).delete()
     # Nobody takes over what is being deleted.
-    OwnershipTransfer.objects.filter(account=whose.account, account__isnull=False).delete()
+    OwnershipTransfer.objects.filter(account__in=whose.accounts).delete()
     for room in privacy.rooms():
         room.close(whose)
 
 
 def _finish(deletion: Deletion, whose: Whose, now: datetime) -> None:
-    user, account = whose.user, whose.account
+    user = whose.user
     # Deleted objects have no id any more.
-    person, account_id = user.pk, account.pk if account else None
-    to, others = user.email, [member.email for member in _others(whose)]
-    for export in Export.objects.filter(Q(user=user) | Q(account=account, account__isnull=False)):
+    person, theirs = user.pk, [account.pk for account in whose.accounts]
+    to, others = user.email, [(each.user.email, name_of(each.account)) for each in _others(whose)]
+    for export in Export.objects.filter(Q(user=user) | Q(accounts__in=theirs)).distinct():
         exports.forget(export)
     _forget_sessions(user)
     addresses = {user.email, *user.address_changes.values_list("before", flat=True)}
     counts = Counter(deletion.counts)
-    counts["mails"] += forgetting.forget(addresses=addresses, account=account_id, names=[user.name])
-    if account is not None:
-        counts["members"] += Membership.objects.filter(account=account).count()
+    counts["mails"] += forgetting.forget(addresses=addresses, accounts=theirs, names=[user.name])
+    counts["members"] += Membership.objects.filter(account__in=theirs).count()
+    counts["accounts"] += len(theirs)
+    for account in whose.accounts:
         account.delete()
-        counts["accounts"] += 1
     user.delete()
     counts["persons"] += 1
     receipt_id = deletion.pk
     counts["events"] += erasure.erase(
         receipt_id,
-        accounts=[account_id] if account_id else [],
+        accounts=theirs,
         persons=[person],
         mentions=[*addresses, str(person)],
         receipt=str(receipt_id),
@@ -307,10 +323,11 @@ def _finish(deletion: Deletion, whose: Whose, now: datetime) -> None:
     receipt = Receipt.objects.create(
         id=receipt_id, digest=digest(secret), text=text, sha256=checksum, made_at=now
     )
-    letter = _receipt_letter(counts, checksum, secret)
+    letter = letters.receipt(words_for(counts), checksum, secret)
     mails = [post_office.post(letter, to=to, forget=True)]
-    mails += [post_office.post(_member_gone_letter(), to=member) for member in others]
-    receipt.mails = [str(mails[0].pk)]
+    mails += [post_office.post(letters.member_gone(name), to=member) for member, name in others]
+    # They name what is gone: where mail lies in a folder, their files go with the receipt's.
+    receipt.mails = [str(mail.pk) for mail in mails]
     receipt.save(update_fields=["mails"])
     deletion.delete()
     log.info("account.deleted", receipt=str(receipt_id))
@@ -400,98 +417,3 @@ WORDS: Final[dict[str, Callable[[int], str]]] = {
     "mails": lambda n: ngettext("%(n)d mail", "%(n)d mails", n) % {"n": n},
     "events": lambda n: ngettext("%(n)d line of activity", "%(n)d lines of activity", n) % {"n": n},
 }
-
-
-# -- mails -----------------------------------------------------------------------------------------
-
-
-def _day(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _asked_letter(deletion: Deletion) -> Letter:
-    return Letter(
-        kind="account.deletion_asked",
-        subject=_("Your account will be deleted on %(day)s")
-        % {"day": f"{deletion.due_at:%Y-%m-%d}"},
-        lines=[
-            _("You asked for it, or somebody signed in as you. Until %(when)s you can stop it.")
-            % {"when": _day(deletion.due_at)},
-            _("All other sessions were ended. Your devices stay protected until then."),
-        ],
-        link=f"{settings.SITE_URL}/account/privacy/",
-        link_label=_("Sign in to keep the account"),
-        closing=(
-            _("If it wasn't you, keep the account and choose a new password at once."),
-            _("Want a copy first? It is on the same page."),
-        ),
-    )
-
-
-def _cancelled_letter() -> Letter:
-    return Letter(
-        kind="account.deletion_cancelled",
-        subject=_("Your account stays"),
-        lines=[_("The deletion was cancelled. Nothing was deleted.")],
-        link=f"{settings.SITE_URL}/password/reset/",
-        link_label=_("If it wasn't you, choose a new password at once"),
-        closing=(_("If it was you, there is nothing to do."),),
-    )
-
-
-def _member_letter(deletion: Deletion, owner: User) -> Letter:
-    return Letter(
-        kind="account.deletion_member",
-        subject=_("An account you belong to will be deleted"),
-        lines=[
-            _("%(owner)s asked to delete the account you belong to, on %(when)s.")
-            % {"owner": owner.get_full_name(), "when": _day(deletion.due_at)},
-            _("Its devices and reports go with it. How you sign in stays yours."),
-        ],
-        link=f"{settings.SITE_URL}/account/privacy/",
-        link_label=_("Get a copy of what is yours"),
-        closing=(_("Only an owner can stop it: ask them."),),
-    )
-
-
-def _member_cancelled_letter() -> Letter:
-    return Letter(
-        kind="account.deletion_member_cancelled",
-        subject=_("An account you belong to stays"),
-        lines=[_("The deletion that was announced to you was cancelled. Nothing was deleted.")],
-        closing=(_("There is nothing to do."),),
-    )
-
-
-def _member_gone_letter() -> Letter:
-    return Letter(
-        kind="account.deletion_member_done",
-        subject=_("An account you belonged to was deleted"),
-        lines=[_("Its devices and reports are gone. How you sign in stays yours.")],
-        link=f"{settings.SITE_URL}/",
-        link_label=_("Sign in"),
-        closing=(_("There is nothing to do."),),
-    )
-
-
-def _receipt_letter(counts: dict[str, int], checksum: str, secret: str) -> Letter:
-    return Letter(
-        kind="account.deleted",
-        subject=_("Your account was deleted"),
-        lines=[
-            _("Deleted for good: %(what)s.") % {"what": ", ".join(words_for(counts))},
-            _("The receipt's SHA-256 is %(sum)s.") % {"sum": checksum},
-        ],
-        link=receipt_link(secret),
-        link_label=_("Download the receipt"),
-        closing=(
-            _("The receipt holds no personal data. Keep it as proof."),
-            _("Agents on your computers go on protecting them; uninstall them when you like."),
-            _("This mail is the last one, and your address is deleted with it."),
-        ),
-    )
-
-
-def receipt_link(secret: str) -> str:
-    """Return the mailed address of a receipt."""
-    return f"{settings.SITE_URL}/deleted/{secret}/"

@@ -177,10 +177,16 @@ def transferred(account: Account, *, giver: User, taker: User, role: Role, to: U
 
 def of_whom(account: Account, owner: User) -> str:
     """Return how a mail names an account."""
-    name = " ".join(account.name.split())[:60]
-    if name and not _LINK_LIKE.search(name):
+    name = name_of(account)
+    if name:
         return _("the account “%(name)s”") % {"name": name}
     return _("the account of %(who)s") % {"who": owner.email}
+
+
+def name_of(account: Account) -> str:
+    """Return the account's name where a mail may say it: nothing that reads like an address."""
+    name = " ".join(account.name.split())[:60]
+    return "" if _LINK_LIKE.search(name) else name
 
 
 def _devices(stay: bool) -> str:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from django.db.models import Exists, OuterRef
+
 from doorward.accounts.models import Account, Membership, Role, User
 
 Value = str | int | bool | None | list[str]
@@ -18,10 +20,10 @@ Row = Sequence[Value]
 
 @dataclass(frozen=True)
 class Whose:
-    """A person, and the account that is theirs as a whole; none for who only belongs to some."""
+    """A person, and the accounts that are theirs as a whole: those they alone own, oldest first."""
 
     user: User
-    account: Account | None
+    accounts: tuple[Account, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,9 @@ def tables() -> list[Table]:
 
 
 def whose(user: User) -> Whose:
-    """Return what belongs to this person: the whole account, where they alone own it."""
-    owned = Account.objects.filter(memberships__user=user, memberships__role=Role.OWNER)
-    for account in owned.order_by("created_at", "id"):
-        owners = Membership.objects.filter(account=account, role=Role.OWNER)
-        if not owners.exclude(user=user).exists():
-            return Whose(user, account)
-    return Whose(user, None)
+    """Return what belongs to this person: every account that they alone own; by one query."""
+    owners = Membership.objects.filter(account=OuterRef("pk"), role=Role.OWNER)
+    alone = Account.objects.filter(Exists(owners.filter(user=user))).exclude(
+        Exists(owners.exclude(user=user))
+    )
+    return Whose(user, tuple(alone.order_by("created_at", "id")))

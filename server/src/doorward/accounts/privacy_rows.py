@@ -27,8 +27,8 @@ class Export(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="exports")
-    # The whole account, for its owner; without one, what is the person's own.
-    account = models.ForeignKey(Account, on_delete=models.CASCADE, null=True, related_name="+")
+    # The whole of each account that is theirs alone; without any, what is the person's own.
+    accounts = models.ManyToManyField(Account, related_name="+")
     state = models.CharField(max_length=10, choices=State.choices, default=State.WAITING)
     asked_at = models.DateTimeField()
     lease_until = models.DateTimeField(null=True)
@@ -57,12 +57,11 @@ class Export(models.Model):
 
 
 class Deletion(models.Model):
-    """A person wants to be deleted, with the account if they own it, when the grace is over."""
+    """A person wants to be deleted when the grace is over, with the accounts they alone own."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     # Bare ids: a row here outlives what it deletes until its receipt is written.
     user_id = models.UUIDField(unique=True)
-    account_id = models.UUIDField(null=True, unique=True)
     asked_at = models.DateTimeField()
     due_at = models.DateTimeField(db_index=True)
     # Set when the deleting has begun: from then on nobody can cancel.
@@ -73,6 +72,16 @@ class Deletion(models.Model):
 
     def __str__(self) -> str:
         return f"deletion {self.pk} due {self.due_at}"
+
+
+class DoomedAccount(models.Model):
+    """An account that goes with a person who is to be deleted; it goes with one at most."""
+
+    deletion = models.ForeignKey(Deletion, on_delete=models.CASCADE, related_name="doomed")
+    account_id = models.UUIDField(unique=True)
+
+    def __str__(self) -> str:
+        return f"account {self.account_id} of {self.deletion_id}"
 
 
 class Receipt(models.Model):

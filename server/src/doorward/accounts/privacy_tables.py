@@ -10,7 +10,7 @@ from allauth.mfa.models import Authenticator
 from allauth.usersessions.models import UserSession
 from django.db.models import Q
 
-from doorward.accounts import members, privacy
+from doorward.accounts import privacy
 from doorward.accounts.models import (
     AddressChange,
     Approval,
@@ -50,10 +50,7 @@ def _person(whose: Whose) -> Iterator[Row]:
 
 
 def _members(whose: Whose) -> Iterator[Row]:
-    if whose.account is not None:
-        places = Membership.objects.filter(account=whose.account)
-    else:
-        places = Membership.objects.filter(user=whose.user)
+    places = Membership.objects.filter(Q(account__in=whose.accounts) | Q(user=whose.user))
     for place in places.select_related("user", "account").order_by("created_at", "id"):
         yield [
             str(place.account_id),
@@ -66,9 +63,7 @@ def _members(whose: Whose) -> Iterator[Row]:
 
 
 def _invitations(whose: Whose) -> Iterator[Row]:
-    to = Q(email=whose.user.email)
-    if whose.account is not None:
-        to |= Q(account=whose.account)
+    to = Q(email=whose.user.email) | Q(account__in=whose.accounts)
     for each in Invitation.objects.filter(to).order_by("created_at", "pk"):
         yield [
             str(each.account_id),
@@ -153,8 +148,7 @@ def _approvals(whose: Whose) -> Iterator[Row]:
 
 def _activity(whose: Whose) -> Iterator[Row]:
     mine = Q(actor_id=whose.user.pk)
-    if whose.account is not None:
-        mine |= Q(account_id=whose.account.pk)
+    mine |= Q(account_id__in=[account.pk for account in whose.accounts])
     for event in Event.objects.filter(mine).order_by("id").iterator(chunk_size=2000):
         by = "you" if event.actor_id == whose.user.pk else "another" if event.actor_id else ""
         yield [
@@ -196,7 +190,7 @@ TABLES: Final = (
     ),
     Table(
         "members",
-        "Who belongs to your account; for who owns none, the accounts you belong to.",
+        "Who belongs to the accounts you alone own, and your own place in others.",
         {
             "account": "the account's number",
             "account_name": "its name",
@@ -209,7 +203,7 @@ TABLES: Final = (
     ),
     Table(
         "invitations",
-        "Invitations into your account, and those to your address.",
+        "Invitations into the accounts you alone own, and those to your address.",
         {
             "account": "the account's number",
             "email": "the invited address",
@@ -328,7 +322,7 @@ TABLES: Final = (
     ),
     Table(
         "activity",
-        "What happened: yours, and in the account you own.",
+        "What happened: what you did, and in the accounts you alone own.",
         {
             "at": "when",
             "tag": "what, as docs/ name it",
@@ -365,6 +359,7 @@ COVERS: Final = {
     "accounts.PhoneNumber": _GOES,
     "accounts.Export": _GOES,
     "accounts.Deletion": "goes when its receipt is written",
+    "accounts.DoomedAccount": "goes when the receipt is written",
     "accounts.Receipt": "tells of nobody",
     "accounts.Throttle": _KEYED,
     "accounts.SpreadMark": _KEYED,
@@ -384,9 +379,7 @@ COVERS: Final = {
 
 
 def _foretell(whose: Whose) -> dict[str, int]:
-    if whose.account is None:
-        return {"places": len(members.places_of(whose.user))}
-    others = Membership.objects.filter(account=whose.account).exclude(user=whose.user)
+    others = Membership.objects.filter(account__in=whose.accounts).exclude(user=whose.user)
     return {"members": others.count()}
 
 

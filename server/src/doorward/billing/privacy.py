@@ -11,10 +11,16 @@ from doorward.billing.models import Subscription
 
 
 def _subscriptions(whose: Whose) -> Iterator[Row]:
-    if whose.account is None:
-        return
-    for each in Subscription.objects.filter(account=whose.account).select_related("plan"):
-        yield [each.plan.slug, each.state, each.seats, moment(each.started_at), moment(each.until)]
+    theirs = Subscription.objects.filter(account__in=whose.accounts).select_related("plan")
+    for each in theirs.order_by("started_at", "pk"):
+        yield [
+            str(each.account_id),
+            each.plan.slug,
+            each.state,
+            each.seats,
+            moment(each.started_at),
+            moment(each.until),
+        ]
 
 
 def _foretell(whose: Whose) -> dict[str, int]:
@@ -22,8 +28,8 @@ def _foretell(whose: Whose) -> dict[str, int]:
 
 
 def _erase(whose: Whose, _most: int) -> dict[str, int]:
-    # From here on nothing is due for the account, and nothing can be charged.
-    gone = Subscription.objects.filter(account=whose.account).delete()[0] if whose.account else 0
+    # From here on nothing is due for the accounts, and nothing can be charged.
+    gone = Subscription.objects.filter(account__in=whose.accounts).delete()[0]
     return {"subscriptions": gone} if gone else {}
 
 
@@ -31,8 +37,9 @@ def register() -> None:
     """Have this room take part."""
     table = Table(
         "subscription",
-        "What your account has taken.",
+        "What the accounts you alone own have taken.",
         {
+            "account": "the account's number",
             "plan": "the offer",
             "state": "active or suspended",
             "seats": "devices covered",

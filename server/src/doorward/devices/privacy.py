@@ -24,10 +24,10 @@ KEPT: Final = timedelta(days=180)
 
 
 def of(whose: Whose, prefix: str = "") -> Q:
-    """Return which devices are meant: the account's, and those of this person elsewhere."""
+    """Return which devices are meant: the accounts', and those of this person elsewhere."""
     mine = Q(**{f"{prefix}member": whose.user.pk})
-    if whose.account is not None:
-        mine |= Q(**{f"{prefix}account": whose.account.pk})
+    if whose.accounts:
+        mine |= Q(**{f"{prefix}account__in": [account.pk for account in whose.accounts]})
     return mine
 
 
@@ -79,8 +79,7 @@ def _close(whose: Whose) -> None:
     )
     bell.ring()
     mine = Q(made_by=whose.user) | Q(member=whose.user)
-    if whose.account is not None:
-        mine |= Q(account=whose.account)
+    mine |= Q(account__in=whose.accounts)
     EnrollmentCode.objects.filter(mine).delete()
 
 
@@ -115,7 +114,7 @@ def register() -> None:
     """Have this room take part."""
     table = Table(
         "devices",
-        "Your devices: the account's you own, and those you added elsewhere.",
+        "Your devices: those of the accounts you alone own, and those you added elsewhere.",
         {
             "id": "the device's number",
             "account": "the account it belongs to",

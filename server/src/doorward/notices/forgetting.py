@@ -20,17 +20,17 @@ SHORTEST_NAME: Final = 3
 """A name shorter than this is in too many subjects by chance."""
 
 
-def forget(*, addresses: Collection[str], account: UUID | None, names: Collection[str]) -> int:
-    """Delete every mail to these addresses or of this account; returns how many.
+def forget(
+    *, addresses: Collection[str], accounts: Collection[UUID], names: Collection[str]
+) -> int:
+    """Delete every mail to these addresses or of these accounts; returns how many.
 
     Where mail lies in a folder, every file goes that holds an address or name. Of other people's
     mails, a subject that holds one is emptied.
     """
-    to = Q()
+    to = Q(account_id__in=list(accounts))
     for address in addresses:
         to |= Q(to__iexact=address)
-    if account is not None:
-        to |= Q(account_id=account)
     doomed = Mail.objects.filter(to)
     delete_files([str(mail) for mail in doomed.values_list("id", flat=True)])
     gone, _kinds = doomed.delete()

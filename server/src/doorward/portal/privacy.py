@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from doorward.accounts import exports, leaving, privacy
+from doorward.accounts import exports, leaving, members, privacy
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.models import User
 from doorward.accounts.privacy_rows import Export
@@ -103,8 +103,12 @@ def delete(request: HttpRequest) -> HttpResponse:
                 )
     whose = privacy.whose(user)
     foretold = leaving.foretell(whose)
+    places = members.places_of(user)
+    names = members.names_of(places)
+    going = [account.pk for account in whose.accounts]
     context: dict[str, Any] = {
-        "whose": whose,
+        "going": [names[account] for account in going],
+        "staying": [names[each.account_id] for each in places if each.account_id not in going],
         "told": {name: count for name, count in foretold.items() if count},
         "due": timezone.now() + leaving.GRACE,
         "grace_days": leaving.GRACE.days,

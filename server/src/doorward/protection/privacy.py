@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from django.db.models import Q
+
 from doorward.accounts import privacy
 from doorward.accounts.privacy import Room, Row, Table, Whose
 from doorward.accounts.privacy_tables import moment
@@ -12,25 +14,26 @@ from doorward.protection.models import AccountSettings, DeviceSettings, Group, S
 
 
 def _settings(whose: Whose) -> Iterator[Row]:
-    if whose.account is None:
-        own = DeviceSettings.objects.filter(device__member=whose.user.pk)
-    else:
-        own = DeviceSettings.objects.filter(account=whose.account)
-        for defaults in AccountSettings.objects.filter(account=whose.account):
-            yield ["account", "", merging.canonical(defaults.values), defaults.locked]
-        for group in Group.objects.filter(account=whose.account).order_by("id"):
-            yield ["group", group.name, merging.canonical(group.values), group.locked]
+    for defaults in AccountSettings.objects.filter(account__in=whose.accounts).order_by("account"):
+        values = merging.canonical(defaults.values)
+        yield [str(defaults.account_id), "account", "", values, defaults.locked]
+    for group in Group.objects.filter(account__in=whose.accounts).order_by("id"):
+        values = merging.canonical(group.values)
+        yield [str(group.account_id), "group", group.name, values, group.locked]
+    own = DeviceSettings.objects.filter(
+        Q(account__in=whose.accounts) | Q(device__member=whose.user.pk)
+    )
     for told in own.select_related("device").order_by("device_id").iterator(chunk_size=500):
         if told.values:
-            yield ["device", told.device.label, merging.canonical(told.values), []]
+            values = merging.canonical(told.values)
+            yield [str(told.account_id), "device", told.device.label, values, []]
 
 
 def _changes(whose: Whose) -> Iterator[Row]:
-    if whose.account is None:
-        return
-    found = SettingsVersion.objects.filter(account=whose.account).order_by("number")
-    for version in found.iterator(chunk_size=500):
+    found = SettingsVersion.objects.filter(account__in=whose.accounts)
+    for version in found.order_by("account", "number").iterator(chunk_size=500):
         yield [
+            str(version.account_id),
             version.number,
             moment(version.at),
             str(version.by_id or ""),
@@ -46,6 +49,7 @@ def register() -> None:
         "protection_settings",
         "What you told your devices to do, where it differs from what they do by themselves.",
         {
+            "account": "the account's number",
             "where": "account, group or device",
             "name": "the group's or device's name",
             "settings": "the settings as JSON",
@@ -55,8 +59,9 @@ def register() -> None:
     )
     changes = Table(
         "protection_changes",
-        "Each change of your account's protection settings.",
+        "Each change of the protection settings of the accounts you alone own.",
         {
+            "account": "the account's number",
             "number": "its number",
             "at": "when it was made",
             "by": "the number of the person who made it",
