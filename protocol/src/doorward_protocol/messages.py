@@ -59,6 +59,7 @@ CAPABILITIES: Final = (
     "scan",
     "quarantine",
     "watch",
+    "block",
     "zstd",
     "settings",
     "definitions",

@@ -30,9 +30,12 @@ MAX_SETTINGS_BYTES: Final = 48 * 1024
 
 
 class RealTime(Struct, frozen=True, kw_only=True):
-    """What happens at the moment a file is written or opened."""
+    """What happens at the moment a file is written or opened, and where."""
 
     mode: Literal["off", "notify", "quarantine"] = "quarantine"
+    usual_places: bool = True
+    folders: Annotated[tuple[Place, ...], Meta(max_length=MOST_FOLDERS)] = ()
+    block: Annotated[tuple[Place, ...], Meta(max_length=MOST_FOLDERS)] = ()
 
 
 class QuickScan(Struct, frozen=True, kw_only=True):

@@ -34,6 +34,7 @@ SYSTEMS: Final[Mapping[str, str]] = {
 CAPABILITIES: Final[Mapping[str, Promise]] = {
     "settings": _("its agent is too old to take settings"),
     "watch": _("its agent can’t watch files as they are written yet"),
+    "block": _("it can’t keep files closed: that takes Linux and an agent that runs as root"),
     "definitions": _("its agent gets definitions only with a new version of itself"),
     "notify": _("its agent can’t show messages on the screen yet"),
     "commands": _("its agent takes nothing from afar yet"),
@@ -260,6 +261,36 @@ SECTIONS: Final = (
                 ),
                 needs="watch",
                 weaker=later_in("quarantine", "notify", "off"),
+            ),
+            Field(
+                "/real_time/usual_places",
+                "switch",
+                _("Watch the usual places"),
+                _(
+                    "People’s own folders, and those where files arrive or start from. Without "
+                    "them, only the folders named here are watched."
+                ),
+                needs="watch",
+                weaker=switched_off,
+            ),
+            Field(
+                "/real_time/folders",
+                "folders",
+                _("Watch these folders too"),
+                _("One on each line, as a whole path. A device leaves out what it does not have."),
+                needs="watch",
+                weaker=fewer,
+            ),
+            Field(
+                "/real_time/block",
+                "folders",
+                _("Keep files in these folders closed until looked at"),
+                _(
+                    "A file with a threat in it can’t be opened there at all. For folders that "
+                    "strangers write to; each opening waits a moment, three seconds at most."
+                ),
+                needs="block",
+                weaker=fewer,
             ),
         ),
     ),
