@@ -1,0 +1,1 @@
+"""Definitions: imported, tried, signed, and given to some devices before all of them."""

@@ -1,0 +1,1 @@
+"""Readers of what others publish: rules, signatures and lists of hashes."""
