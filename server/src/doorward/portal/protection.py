@@ -5,7 +5,8 @@ Every change goes the same way: filled in, looked at (whom it reaches, who can't
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
@@ -235,6 +236,17 @@ def _section(slug: str) -> Section:
 # -- looking and saving ----------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What is done along with a change of the settings: said before it is saved, and by whom."""
+
+    save_at: str
+    title: str
+    lines: tuple[str, ...]
+    button: str
+    carries: Mapping[str, Any]
+
+
 def look(
     request: HttpRequest,
     visit: Visit,
@@ -243,9 +255,10 @@ def look(
     back: str,
     after: str,
     undoes: int | None = None,
+    beside: Beside | None = None,
 ) -> HttpResponse:
     """Show what the change would do, before it is done."""
-    if not plan.changes_anything:
+    if not plan.changes_anything and beside is None:
         messages.info(request, _("Nothing was changed: it stands so already."))
         return redirect(after)
     change = {
@@ -253,6 +266,7 @@ def look(
         "base": plan.before.newest,
         "after": after,
         "undoes": undoes,
+        "carries": dict(beside.carries) if beside is not None else None,
         "deltas": [
             {
                 "kind": each.kind,
@@ -278,6 +292,8 @@ def look(
         "back": back,
         "longest": LONGEST_WHY,
         "undoes": undoes,
+        "beside": beside,
+        "save_at": beside.save_at if beside is not None else f"{HERE}save/",
     }
     return render(request, "portal/protection/look.html", context)
 
@@ -360,19 +376,13 @@ def _said(layer: Layer, pointer: str, is_top: bool) -> str:
 @visits.may(Act.PROTECTION_CHANGE)
 def save(request: HttpRequest, visit: Visit) -> HttpResponse:
     """Make the change that was looked at; one that protects less asks who is there first."""
-    try:
-        change = signing.loads(request.POST.get("change", ""), salt=SALT, max_age=LOOKED_AT_FOR)
-    except signing.BadSignature:
-        messages.error(
-            request, _("Nothing was changed: that page was too old. Fill it in once more.")
-        )
+    change = looked_at(request, visit)
+    if change is None:
         return redirect(HERE)
-    if change["account"] != str(visit.account.pk):
+    if change.get("carries"):
+        # Something is done along with it, at an address of its own.
         raise Http404
-    deltas = [
-        Delta(each["kind"], UUID(each["subject"]) if each["subject"] else None, each["after"])
-        for each in change["deltas"]
-    ]
+    deltas = deltas_of(change)
     if policy.plan(visit.account, deltas, undoes=change["undoes"]).weaker:
         prove_again(request)
     try:
@@ -410,6 +420,30 @@ def save(request: HttpRequest, visit: Visit) -> HttpResponse:
             % {"version": version.number, "n": number},
         )
     return redirect(change["after"])
+
+
+def looked_at(request: HttpRequest, visit: Visit) -> dict[str, Any] | None:
+    """Return the change that this person looked at; nothing, and a word about it, when too old."""
+    try:
+        change: dict[str, Any] = signing.loads(
+            request.POST.get("change", ""), salt=SALT, max_age=LOOKED_AT_FOR
+        )
+    except signing.BadSignature:
+        messages.error(
+            request, _("Nothing was changed: that page was too old. Fill it in once more.")
+        )
+        return None
+    if change["account"] != str(visit.account.pk):
+        raise Http404
+    return change
+
+
+def deltas_of(change: Mapping[str, Any]) -> list[Delta]:
+    """Return what a change that was looked at changes."""
+    return [
+        Delta(each["kind"], UUID(each["subject"]) if each["subject"] else None, each["after"])
+        for each in change["deltas"]
+    ]
 
 
 @reauthentication_required  # type: ignore[untyped-decorator]  # allauth ships no types

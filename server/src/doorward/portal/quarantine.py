@@ -139,6 +139,7 @@ def _row(visit: Visit, row: Detection, command: Command | None, now: datetime) -
         "can_restore": whole and commands.offers(row.device, "quarantine.restore"),
         "can_delete": whole and commands.offers(row.device, "quarantine.delete"),
         "is_shared": whole,
+        "can_say": whole and bool(row.sha256) and visit.may(Act.PROTECTION_CHANGE),
     }
 
 

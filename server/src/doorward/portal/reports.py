@@ -19,7 +19,7 @@ from django.views.decorators.http import require_safe
 from doorward.accounts.models import Account
 from doorward.accounts.permissions import Act
 from doorward.devices import queries as devices
-from doorward.portal import live, quarantine, telling, texts, visits
+from doorward.portal import live, quarantine, telling, texts, visits, wrong_finds
 from doorward.portal.devices import launcher_of
 from doorward.portal.visits import Visit
 from doorward.reports import queries
@@ -182,6 +182,7 @@ def threat(request: HttpRequest, visit: Visit, uid: UUID) -> HttpResponse:
             "demo_state": settings.DATA.parent / "laptop" / "state" if settings.DEMO else "",
             "can_restore": detail.threat.disposition in telling.PUT_AWAY,
             "can_restore_here": quarantine.can_act(visit, detail.threat),
+            "said": wrong_finds.said(visit, detail.threat),
         }
 
     return _live(request, visit, "threat", context)

@@ -36,6 +36,7 @@ from doorward.portal import (
     subscription,
     tokens,
     unlock,
+    wrong_finds,
 )
 
 urlpatterns = [
@@ -100,6 +101,9 @@ urlpatterns = [
     path("reports/quarantine/act/", quarantine.act, name="quarantine_act"),
     path("reports/threats/", reports.threats, name="threats"),
     path("reports/threats/<uuid:uid>/", reports.threat, name="threat"),
+    path("reports/threats/<uuid:uid>/wrong/", wrong_finds.ask, name="threat_wrong"),
+    path("reports/threats/<uuid:uid>/wrong/save/", wrong_finds.save, name="threat_wrong_save"),
+    path("reports/threats/<uuid:uid>/wrong/back/", wrong_finds.take_back, name="threat_wrong_back"),
     path("subscription/", subscription.overview, name="subscription"),
     path("help/", helping.contents, name="help"),
     path("help/ask/", questions.ask, name="help_ask"),

@@ -121,8 +121,8 @@ def put_right(
     version = policy.save(
         account, deltas, actor=actor, proven=True, why=why, base=base, origin=origin
     )
-    command, problem = None, None
-    if find.quarantine_id is not None:
+    command, problem = _on_its_way(account, find), None
+    if command is None and find.quarantine_id is not None:
         args = CommandArgs(
             quarantine_id=find.quarantine_id, until=_allowed_until(find.device, until)
         )
@@ -146,6 +146,19 @@ def put_right(
         number=version.number if version is not None else None,
     )
     return Righted(version, command, ticket, problem)
+
+
+def _on_its_way(account: Account, find: Find) -> Command | None:
+    """Return the command that puts the file back already: it comes back once."""
+    return next(
+        (
+            command
+            for command in commands.open_about(account, {"quarantine.restore"})
+            if command.device_id == find.device.pk
+            and command.args.get("quarantine_id") == str(find.quarantine_id)
+        ),
+        None,
+    )
 
 
 def _allowed_until(device: Device, until: datetime) -> int:
