@@ -73,10 +73,19 @@ def make(
                 "there are keys already: devices trust them. Use renew or replace, not make."
             )
         names = [*(f"root-{number}" for number in range(1, roots + 1)), Targets.type]
-        _make_folder(folder)
-        files = [_key_file(folder, name) for name in names]
-        signers = [_new_key(path, passphrase) for path in files]
-        online = {role: _new_key(_online_file(role), None) for role in ONLINE}
+        files = [folder / f"{name}.pem" for name in names]
+        for path in files:
+            if path.exists():
+                raise KeysRefused(f"{path} exists already; name another folder.")
+        signers = []
+        for path in files:
+            signer, key = _fresh()
+            _save(path, key, passphrase)
+            signers.append(signer)
+        online = {}
+        for role in ONLINE:
+            online[role], key = _fresh()
+            _save_online(role, key)
         root = Root(version=1, expires=(now + repository.LIFE[Root.type]).replace(microsecond=0))
         for signer in signers[:-1]:
             root.add_key(signer.public_key, Root.type)
@@ -139,23 +148,19 @@ def replace(
         matching = [keyid for keyid in root.roles[role].keyids if keyid.startswith(old)]
         if len(matching) != 1:
             raise KeysRefused(f"{old!r} does not name one key of {role}; `show` lists them.")
-        if role in ONLINE:
-            # Written beside first: where the root can't be signed, the old one still is in place.
-            place = _online_file(role).with_suffix(".next")
-            place.unlink(missing_ok=True)
-        else:
+        if role not in ONLINE:
             if new_file is None:
                 raise KeysRefused("say with --new where the new key is to be written.")
             _allowed_place(new_file.parent)
-            _make_folder(new_file.parent)
-            place = new_file
-        fresh = _new_key(place, None if role in ONLINE else passphrase)
+        fresh, key = _fresh()
         signed = _next_root(tree.root, now)
         signed.signed.revoke_key(matching[0], role)
         signed.signed.add_key(fresh.public_key, role)
         _sign(signed, tree.root, [*signers, fresh])
-        if role in ONLINE:
-            place.replace(_online_file(role))
+        if new_file is not None and role not in ONLINE:
+            _save(new_file, key, passphrase)
+        else:
+            _save_online(role, key)
         repository.publish_root(signed)
         online = read_online()
         if role == Targets.type:
@@ -167,7 +172,7 @@ def replace(
                 tree.targets.signed.version, online=online, now=now, before=tree
             )
         _remember("definitions.keys.replaced", signed, role=role, old=matching[0][:16])
-    return Ceremony(signed, () if role in ONLINE else (place,))
+    return Ceremony(signed, () if role in ONLINE or new_file is None else (new_file,))
 
 
 def targets_signer(files: Sequence[Path], *, ask: Ask) -> CryptoSigner:
@@ -258,23 +263,16 @@ def _allowed_place(folder: Path) -> None:
         )
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise KeysRefused(f"{folder}: {(error.strerror or 'no folder').lower()}.") from None
-
-
-def _key_file(folder: Path, name: str) -> Path:
-    return folder / f"{name}.pem"
-
-
 def _online_file(role: str) -> Path:
     return Path(settings.DATA) / "keys" / f"definitions-{role}.pem"
 
 
-def _new_key(path: Path, passphrase: bytes | None) -> CryptoSigner:
+def _fresh() -> tuple[CryptoSigner, Ed25519PrivateKey]:
     key = Ed25519PrivateKey.generate()
+    return CryptoSigner(key), key
+
+
+def _save(path: Path, key: Ed25519PrivateKey, passphrase: bytes | None) -> None:
     encryption = (
         serialization.BestAvailableEncryption(passphrase)
         if passphrase
@@ -286,15 +284,20 @@ def _new_key(path: Path, passphrase: bytes | None) -> CryptoSigner:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise KeysRefused(f"{path} exists already; name another place.") from None
     except OSError as error:
         raise KeysRefused(f"{path}: {(error.strerror or 'not writable').lower()}.") from None
     with os.fdopen(descriptor, "wb") as file:
         file.write(pem)
         file.flush()
         os.fsync(file.fileno())
-    return CryptoSigner(key)
+
+
+def _save_online(role: str, key: Ed25519PrivateKey) -> None:
+    path = _online_file(role)
+    beside = path.with_suffix(".next")
+    beside.unlink(missing_ok=True)
+    _save(beside, key, None)
+    beside.replace(path)
 
 
 def names(root: Root) -> list[tuple[str, Key]]:
