@@ -119,6 +119,43 @@ def test_every_page_of_a_session_asks_at_once(alice: User, phone: Client) -> Non
         assert "Is this you" in phone.get(page).content.decode(), page
 
 
+OFFER = "Approve it where you are signed in"
+
+
+def test_approving_is_offered_only_while_a_session_could_do_it(alice: User, seed: str) -> None:
+    def offered() -> bool:
+        laptop = tab("Laptop/1.0")
+        type_password(laptop, alice.email)
+        page = laptop.get("/account/security/authenticate/").content.decode()
+        others = laptop.get("/login/recovery/").content.decode()
+        assert (OFFER in page) == ("It asks whether it is you" in others)
+        return OFFER in page
+
+    # The session in which the app was set up showed nothing but the password.
+    assert not offered()
+    phone = with_app(alice, seed)
+    assert offered()
+    phone.post("/logout/")
+    assert not offered()
+    laptop = tab()
+    type_password(laptop, alice.email)
+    answer = laptop.post("/login/approval/", follow=True).content.decode()
+    assert "No other browser of yours can approve it" in answer
+    assert not Approval.objects.exists()
+
+
+def test_a_session_that_came_without_a_second_step_is_not_taken_for_one_that_approves(
+    alice: User, seed: str
+) -> None:
+    phone = with_app(alice, seed, remember=True)
+    phone.post("/logout/")
+    type_password(phone, alice.email)
+    assert is_signed_in(phone), "remembered"
+    laptop = tab()
+    type_password(laptop, alice.email)
+    assert OFFER not in laptop.get("/account/security/authenticate/").content.decode()
+
+
 def test_while_nothing_is_asked_no_page_looks_for_it(
     alice: User, phone: Client, django_assert_num_queries: Any
 ) -> None:
@@ -282,7 +319,7 @@ def test_it_is_no_way_when_nobody_is_signed_in_elsewhere(alice: User) -> None:
     page = laptop.get("/account/security/authenticate/").content.decode()
     assert "Approve it where" not in page
     answered = laptop.post("/login/approval/", follow=True)
-    assert "You are signed in nowhere else" in answered.content.decode()
+    assert "No other browser of yours can approve it" in answered.content.decode()
     assert not Approval.objects.exists()
 
 

@@ -328,6 +328,41 @@ def test_every_page_of_every_session_tells_of_it(alice: User, home: Client, cloc
     assert "without your second step" not in home.get("/").content.decode()
 
 
+GONE = "Your second step is gone"
+
+
+def test_after_a_recovery_every_page_asks_for_a_new_second_step_until_one_is_set(
+    alice: User, home: Client, clock: Any
+) -> None:
+    begin(alice.email)
+    clock.shift(WAIT)
+    browser = get_in(alice)
+    for page in ("/", "/devices/", "/help/", "/account/asks/"):
+        assert GONE in browser.get(page).content.decode(), page
+    assert GONE not in browser.get("/account/security/").content.decode(), "it says so itself"
+    # Later: in this session alone.
+    part = {"HX-Request": "true"}
+    assert GONE not in browser.post("/account/asks/", headers=part).content.decode()
+    assert GONE not in browser.get("/").content.decode()
+    assert browser.post("/account/asks/")["Location"] == "/"
+    assert GONE in signed_in_tab(alice.email).get("/").content.decode()
+    browser.post("/logout/")
+    type_password(browser, alice.email)
+    assert GONE in browser.get("/").content.decode(), "it comes back at the next sign-in"
+    add_app(browser)
+    assert GONE not in browser.get("/").content.decode()
+
+
+def test_who_never_lost_a_second_step_is_not_asked_for_one(alice: User, charlie: User) -> None:
+    account_for(alice)
+    assert GONE not in signed_in_tab(charlie.email).get("/").content.decode()
+    begin_and_stop = signed_in_tab(alice.email)
+    add_app(begin_and_stop)
+    begin(alice.email)
+    begin_and_stop.post("/account/recovery/stop/")
+    assert GONE not in begin_and_stop.get("/").content.decode()
+
+
 def test_charlie_neither_sees_nor_stops_it(alice: User, home: Client, charlie: User) -> None:
     begin(alice.email)
     stranger = signed_in_tab(charlie.email)
@@ -378,6 +413,9 @@ def test_a_change_of_how_to_sign_in_ends_it(
 def test_signing_in_with_a_second_step_ends_it(
     alice: User, home: Client, clock: Any, way: str
 ) -> None:
+    phone = tab("Phone/1.0")
+    type_password(phone, alice.email)
+    second_step(phone, code_at(home.seed))  # type: ignore[attr-defined]  # see home
     begin(alice.email)
     clock.shift(timedelta(minutes=2))
     browser = tab()
@@ -479,6 +517,8 @@ def test_who_only_gets_codes_by_mail_is_helped_by_operators_alone(alice: User, c
     choose_email(home)
     browser = tab()
     assert type_password(browser, alice.email)["Location"] == "/login/code/confirm/"
+    page = browser.get("/login/code/confirm/").content.decode()
+    assert 'href="/login/recovery/"' in page, "where no code comes, the other ways are a click away"
     page = browser.get("/login/recovery/").content.decode()
     assert "Two of the people who run this service" in page
 

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from allauth.account.authentication import get_authentication_records
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
@@ -122,11 +121,8 @@ def use(user: User, approval_id: UUID, *, ip: str, agent: str) -> bool:
 
 
 def took_second_step(request: Any, user: User) -> bool:
-    """Tell whether this person has shown an app, a passkey or a recovery code in this session.
-
-    A remembered browser, a mailed code and a session that was itself approved do not count.
-    """
-    return any(each.get("method") == "mfa" for each in get_authentication_records(request, user))
+    """Tell whether this session may let another one in: it took a second step itself."""
+    return two_factor.took_second_step(request.session, user)
 
 
 def waiting_for(user: User, now: datetime) -> list[Approval]:

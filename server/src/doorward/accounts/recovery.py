@@ -36,6 +36,8 @@ REMIND_BEFORE: Final = timedelta(hours=12)
 # One person's recoveries begun, and links sent again.
 STARTS: Final = lockout.Window("recover", 3, timedelta(hours=24), timedelta(hours=24))
 RESENDS: Final = lockout.Window("recoverlink", 3, timedelta(hours=24), timedelta(hours=24))
+# After its end; so long every page asks for a new second step, if none is set.
+KEPT: Final = timedelta(days=365)
 LEAST_REASON: Final = 10
 MOST_PER_TURN: Final = 200
 
@@ -218,6 +220,12 @@ def is_open(recovery: Recovery, now: datetime) -> bool:
     return recovery.ready_at <= now < recovery.ends_at
 
 
+def lost_their_second_step(user: User) -> bool:
+    """Tell whether a recovery took this person's second step away, and none is set since."""
+    used = Recovery.objects.filter(user=user, ending=Ending.USED)
+    return used.exists() and not has_second_step(user)
+
+
 # -- the two addresses: one stops it, one opens ----------------------------------------------------
 
 
@@ -317,6 +325,7 @@ def enter(user: User, recovery_id: UUID, *, ip: str, agent: str) -> None:
         lost.delete()
         PhoneNumber.objects.filter(user=person).delete()
         SecondStepChoice.objects.filter(user=person).update(by_email=False, last_way="")
+        _show_until(person, now + KEPT)
         for way in gone:
             trail.record(
                 "account.second_step.removed",
@@ -366,7 +375,7 @@ def sweep(now: datetime) -> int:
 
 def forget_old(now: datetime) -> int:
     """Delete recoveries that ended a year ago; the audit trail keeps what happened."""
-    return Recovery.objects.filter(ended_at__lt=now - timedelta(days=365)).delete()[0]
+    return Recovery.objects.filter(ended_at__lt=now - KEPT).delete()[0]
 
 
 def _announcements(recovery: Recovery) -> list[datetime]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from types import SimpleNamespace
+from typing import Any, Final
 
+from allauth.account.authentication import get_authentication_records
 from allauth.mfa.models import Authenticator
 from django.db.models import Q
 from django.utils import timezone
@@ -100,9 +102,23 @@ def standing(user: User) -> Standing:
         has_recovery=recovery is not None,
         by_email=choice is not None and choice.by_email,
         last_way=choice.last_way if choice is not None else "",
-        can_be_approved=lasting and sessions.has_one(user),
+        can_be_approved=lasting and _may_approve(user),
         number=text_messages.masked_number_of(user) if lasting else "",
     )
+
+
+def took_second_step(held: Any, user: User) -> bool:
+    """Tell whether this person showed an app, a passkey or a recovery code in a session.
+
+    ``held`` is what it holds. A remembered browser, a mailed code and a session that was itself
+    approved do not count.
+    """
+    session = SimpleNamespace(session=held)
+    return any(each.get("method") == "mfa" for each in get_authentication_records(session, user))
+
+
+def _may_approve(user: User) -> bool:
+    return any(took_second_step(held, user) for held in sessions.stored_of(user))
 
 
 def is_mailed_a_code(user: User) -> bool:

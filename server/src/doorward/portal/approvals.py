@@ -42,7 +42,7 @@ def ask(request: HttpRequest) -> HttpResponse:
         return redirect("/login/")
     user = stage.login.user
     if Way.APPROVAL not in two_factor.standing(user).ways:
-        messages.error(request, _("You are signed in nowhere else. Choose another way."))
+        messages.error(request, _("No other browser of yours can approve it. Choose another way."))
         return redirect("mfa_authenticate")
     origin = origin_of(request)
     try:
@@ -124,16 +124,23 @@ def _away(request: HttpRequest, address: str) -> HttpResponse:
 
 
 @never_cache
-@require_safe
+@require_http_methods(["GET", "HEAD", "POST"])
 def asks(request: HttpRequest) -> HttpResponse:
-    """Answer with what is to be asked of this person now; 204 while it is what the page shows."""
+    """Answer with what is to be asked of this person now; 204 while it is what the page shows.
+
+    On POST, a new second step is not asked for in this session any more.
+    """
     if not request.user.is_authenticated:
         # A part of a page whose session has ended has nothing to put there.
         by_part = request.headers.get("HX-Request") == "true"
         return HttpResponse(status=204) if by_part else redirect_to_login(request.path)
     page = urlsplit(request.headers.get("HX-Current-URL", "")).path
-    found = asking.of(request.user, page=page)
-    if request.headers.get("If-None-Match") == f'"{found.tag}"':
+    if request.method == "POST":
+        asking.second_step_later(request.session)
+        if request.headers.get("HX-Request") != "true":
+            return redirect("/")
+    found = asking.of(request.user, page=page, session=request.session)
+    if request.method != "POST" and request.headers.get("If-None-Match") == f'"{found.tag}"':
         return HttpResponse(status=204)
     response = render(request, "portal/parts/asks.html", {"asks": found})
     response.headers["Vary"] = "HX-Request, Cookie"

@@ -18,5 +18,9 @@ def asks(context: template.Context) -> dict[str, Any]:
     request = context["request"]
     user = request.user
     nothing = asking.Asks([], [])
-    found = asking.of(user, page=request.path) if isinstance(user, User) else nothing
+    found = (
+        asking.of(user, page=request.path, session=request.session)
+        if isinstance(user, User)
+        else nothing
+    )
     return {"asks": found, "csrf_token": context.get("csrf_token"), "request": request}
