@@ -33,6 +33,18 @@ class Protection(models.TextChoices):
     OFF = "off", _("Not protected")
 
 
+class Ended(models.TextChoices):
+    """Why a key opens nothing any more, as its holder is told."""
+
+    REMOVED = "removed", _("It was removed on the account’s pages.")
+    LEFT = "left", _("It left by its own command.")
+    MEMBER_LEFT = "member-left", _("Whose device it is has left the account.")
+    ACCOUNT = "account", _("The account was deleted.")
+    REPLACED = "replaced", _("Another computer has taken its place in the account.")
+    COPIED = "copied", _("Two computers used this key, and the other one was kept.")
+    REINSTALLED = "reinstalled", _("The agent was installed anew on this computer or a copy of it.")
+
+
 class Device(models.Model):
     """A computer or phone of an account. While it is not revoked it holds one seat."""
 
@@ -59,6 +71,9 @@ class Device(models.Model):
     former_public_key = models.CharField(max_length=43, blank=True)
     former_thumbprint = models.CharField(max_length=43, blank=True)
     former_key_until = models.DateTimeField(null=True, blank=True)
+    # The computer and the agent's folder on it, as the agent says them: installed anew there, it is
+    # the same device. A hash made for this server alone.
+    machine = models.CharField(max_length=64, blank=True)
     # Raising the epoch ends every bearer token of the device.
     epoch = models.PositiveIntegerField(default=1)
 
@@ -79,7 +94,13 @@ class Device(models.Model):
 
     enrolled_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True, blank=True)
+    # One of Ended, once it is removed.
+    removed_why = models.CharField(max_length=12, choices=Ended.choices, blank=True)
+    # Which device has taken its place.
+    replaced_by = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="+")
     cloned_at = models.DateTimeField(null=True, blank=True)
+    # A member chose which of two computers is kept: its key changes, and the other's ends with it.
+    settling_since = models.DateTimeField(null=True, blank=True)
     # What the gateways read each second to learn of a removal or a change made elsewhere.
     changed_at = models.DateTimeField(db_index=True)
     # When a command was last given or taken back (devices/commands.py): `changed_at` moves too.
@@ -124,6 +145,25 @@ class Presence(models.Model):
 
     def __str__(self) -> str:
         return f"{self.device_id} {self.last_seen}"
+
+
+class Twin(models.Model):
+    """The other computer that called as this device, while it is not settled which one stays."""
+
+    device = models.OneToOneField(
+        Device, on_delete=models.CASCADE, primary_key=True, related_name="twin"
+    )
+    # How it came to light: a count of calls that forked, or a key from before a new installation.
+    by_former_key = models.BooleanField(default=False)
+    boot_id = models.UUIDField(null=True)
+    seq = models.PositiveBigIntegerField(default=0)
+    hostname = models.CharField(max_length=MAX_NAME, blank=True)
+    os_name = models.CharField(max_length=MAX_WORD, blank=True)
+    address = models.CharField(max_length=45, blank=True)
+    first_seen = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"twin of {self.device_id}"
 
 
 class CommandState(models.TextChoices):
@@ -224,6 +264,8 @@ class EnrollmentCode(models.Model):
     expires_at = models.DateTimeField(db_index=True)
     used_at = models.DateTimeField(null=True)
     device = models.ForeignKey(Device, on_delete=models.SET_NULL, null=True, related_name="+")
+    # The device whose place the new one takes, if it takes one.
+    replaces = models.ForeignKey(Device, on_delete=models.SET_NULL, null=True, related_name="+")
 
     def __str__(self) -> str:
         return f"{self.selector}-…"
@@ -241,9 +283,10 @@ class EnrollmentThrottle(models.Model):
 
 
 class GoneDevice(models.Model):
-    """A device that was deleted with its account: its key still learns that it was removed.
+    """A key that opens nothing any more, and learns why: its device was deleted with its account,
+    or has another key.
 
-    Nothing here leads to a person.
+    Nothing here leads to a person, but ``device`` while that one is there.
     """
 
     id = models.UUIDField(primary_key=True, editable=False)
@@ -251,6 +294,8 @@ class GoneDevice(models.Model):
     thumbprint = models.CharField(max_length=43, db_index=True)
     epoch = models.PositiveIntegerField()
     gone_at = models.DateTimeField(db_index=True)
+    why = models.CharField(max_length=12, choices=Ended.choices, default=Ended.ACCOUNT)
+    device = models.ForeignKey(Device, on_delete=models.CASCADE, null=True, related_name="+")
 
     def __str__(self) -> str:
         return f"{self.id} gone {self.gone_at}"
