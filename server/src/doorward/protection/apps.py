@@ -11,8 +11,9 @@ class ProtectionConfig(AppConfig):
 
     def ready(self) -> None:
         """Have settings take part in exports, and devices that join be told their account's."""
-        from doorward.devices import enrollment
+        from doorward.devices import enrollment, replacing
         from doorward.protection import policy, privacy
 
         privacy.register()
         enrollment.at_joining(policy.join)
+        replacing.at_replacing(policy.succeed)

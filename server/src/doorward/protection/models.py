@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import ClassVar
 
 from django.db import models
+from django.db.models import Q
 from django.db.models.functions import Lower
+from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
 from doorward.accounts.models import Account, User
 from doorward.devices.models import Device
 
 LONGEST_GROUP: int = 60
+LONGEST_SOURCE: int = 40
 LONGEST_WHY: int = 200
 
 
@@ -87,3 +90,66 @@ class SettingsVersion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.account_id} {self.number}"
+
+
+class DefinitionSource(models.Model):
+    """What was imported under one name; imported again under it, the new takes its place.
+
+    The rules and hashes themselves lie in the data folder (definitions/sources.py).
+    """
+
+    name = models.CharField(max_length=LONGEST_SOURCE, primary_key=True)
+    # Which files on disk: a new import writes beside the old and then moves this.
+    content = models.UUIDField()
+    imported_at = models.DateTimeField()
+    imported_by = models.CharField(max_length=100, blank=True)
+    origin = models.CharField(max_length=1000)
+    suspicious = models.BooleanField(default=False)
+    rules = models.PositiveIntegerField(default=0)
+    hashes = models.PositiveIntegerField(default=0)
+    refused = models.PositiveIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class SetState(models.TextChoices):
+    """How far a set of definitions is on its way to devices."""
+
+    PREPARING = "preparing", _("Being signed")
+    EARLY = "early", _("With some devices first")
+    ALL = "all", _("For every device")
+    PAUSED = "paused", _("Held by an operator")
+    STOPPED = "stopped", _("Stopped: devices refused it")
+    WITHDRAWN = "withdrawn", _("Taken back")
+
+
+class DefinitionSet(models.Model):
+    """One signed set of definitions and the devices it is meant for."""
+
+    # The day and a count, as devices compare it: 2026112203.
+    number = models.PositiveIntegerField(primary_key=True)
+    made_at = models.DateTimeField()
+    made_by = models.CharField(max_length=100, blank=True)
+    state = models.CharField(max_length=10, choices=SetState.choices, default=SetState.PREPARING)
+    state_at = models.DateTimeField()
+    # Devices whose place (definitions/rollout.py) is below this get it while it is early.
+    below = models.PositiveBigIntegerField(default=0)
+    rules = models.PositiveIntegerField(default=0)
+    hashes = models.PositiveIntegerField(default=0)
+    sources = models.JSONField(default=list)
+    why = models.CharField(max_length=200, blank=True)
+    # The earlier set whose content it brings back.
+    like = models.PositiveIntegerField(null=True)
+
+    class Meta:
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(
+                fields=["state"],
+                condition=Q(state__in=["early", "all"]),
+                name="sets_for_devices",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.state}"

@@ -278,7 +278,7 @@ def save(
     account: Account,
     deltas: Sequence[Delta],
     *,
-    actor: User,
+    actor: User | None,
     proven: bool,
     why: str = "",
     base: int | None = None,
@@ -475,6 +475,24 @@ def join(device: Device) -> None:
     if row is None and not AccountSettings.objects.filter(account=device.account_id).exists():
         return
     _tell_one(device, row)
+
+
+def succeed(old: Device, new: Device, actor: User | None) -> None:
+    """Have the new device be told what the old one was told; in the caller's transaction.
+
+    Whoever gave it the place has just proved who they are.
+    """
+    row = DeviceSettings.objects.filter(device=old).first()
+    if row is None or (not row.values and row.group_id is None):
+        return
+    deltas = []
+    if row.group_id is not None:
+        deltas.append(Delta("place", new.pk, {"group": str(row.group_id)}))
+    if row.values:
+        deltas.append(Delta("device", new.pk, {"values": row.values}))
+    why = _("It takes the place of %(name)s") % {"name": old.label}
+    save(new.account, deltas, actor=actor, proven=True, why=why[:LONGEST_WHY])
+    new.refresh_from_db(fields=["wanted_version", "changed_at"])
 
 
 def _tell_one(device: Device, row: DeviceSettings | None) -> None:

@@ -76,5 +76,7 @@ def register() -> None:
         "protection.Group": "goes with its account",
         "protection.DeviceSettings": "goes with its device",
         "protection.SettingsVersion": "goes with its account; who made it is forgotten with them",
+        "protection.DefinitionSource": "what operators imported; nothing of any account",
+        "protection.DefinitionSet": "what operators made; nothing of any account",
     }
     privacy.register(Room("protection", tables=(settings, changes), covers=covers))

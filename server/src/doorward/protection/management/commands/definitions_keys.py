@@ -65,8 +65,8 @@ class Command(BaseCommand):
         self._say_root(ceremony)
         self.stdout.write(
             "Put each root key on a medium of its own, apart from the others, and keep targets.pem "
-            "where definitions are imported. Nobody can replace a lost threshold of root keys: devices "
-            "would have to be enrolled anew."
+            "where definitions are imported. Nobody can replace a lost threshold of root keys: "
+            "devices would have to be enrolled anew."
         )
 
     def _show(self, options: dict[str, Any]) -> None:
