@@ -103,7 +103,9 @@ def _parser() -> argparse.ArgumentParser:
 
     run = command("run", "Work in the background: check in, report, and scan when due.")
     run.add_argument(
-        "--no-schedule", action="store_true", help="do not scan by itself; only report"
+        "--no-schedule",
+        action="store_true",
+        help="neither scan by itself nor watch files; only report",
     )
     run.add_argument("--verbose", action="store_true", help="say more about what happens")
 
@@ -171,6 +173,9 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     # Started by `run` alone.
+    watch = commands.add_parser("watch", parents=[common])
+    watch.add_argument("--since", type=float)
+    watch.set_defaults(module="watch")
     act = commands.add_parser("act", parents=[common])
     act.add_argument("uid")
     act.set_defaults(module="act")

@@ -111,6 +111,26 @@ class AgentConfig:
     clamd_stream_bytes: int = 25 * MEBIBYTE
     """clamd's own default StreamMaxLength (clamd.conf(5)); a larger member is not sent."""
 
+    # -- real-time protection ---------------------------------------------------------------------
+    gate_seconds: float = 3.0
+    """Opening a file is held back for so long at most; then it goes on, looked at or not."""
+    gate_most: int = 256
+    """So many opens wait at one time; the next one goes on at once."""
+    watch_rest: float = 300.0
+    """Without work for so long, the workers end; the next file starts them again."""
+    watch_check: float = 10.0
+    """At most so often, and only while there is work, it is asked whether definitions are new."""
+    watch_reopen: float = 3600.0
+    """After so long the table of what is clean is opened anew: a scan may have replaced it."""
+    watch_repeat: float = 3600.0
+    """A finding that was left where it is, in the same file, is told again after so long."""
+    watch_pause: float = 60.0
+    """The longest pause before the engine, or the whole watch, is started again."""
+    watch_settle: float = 1.5
+    """A check-in waits so long for changed settings to take effect, so that it tells the truth."""
+    sweep_step: int = 64
+    """Files of a sweep that are handed over in one turn, so that what is written now goes first."""
+
     # -- what was already found clean -------------------------------------------------------------
     verdict_settle_ns: int = 2_000_000_000
     """A file changed more recently than this is never remembered as clean."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from doorward_agent.scan import Detection, ScanSummary
 
 _CLOCK_STEP: Final = 2.0
+_IN_REAL_TIME: Final = "Found by real-time protection, at the moment it was written or opened."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,20 +40,24 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Teller:
-    """Tells the server, by way of the outbox, about one scan and what it finds."""
+    """Tells the server, by way of the outbox, about one scan and what it finds.
+
+    Without a `scan_uid` it is what real-time protection finds: findings that belong to no scan.
+    """
 
     config: AgentConfig
     db: sqlite3.Connection
-    scan_uid: UUID
-    name: str
-    scheduled: bool
-    paths: tuple[str, ...]
-    start_time: int
+    scan_uid: UUID | None = None
+    name: str = ""
+    scheduled: bool = False
+    paths: tuple[str, ...] = ()
+    start_time: int = 0
     # The command that asked for the scan; it ends in the same transaction as the scan.
     command_uid: str = ""
 
     def begin(self, definitions_version: str) -> None:
         """Tell that the scan began; should this process be killed, the next tells that it ended."""
+        scan_uid = self._of_scan()
         body = json.dumps(
             {
                 "name": self.name,
@@ -66,14 +71,14 @@ class Teller:
             outbox.intend(
                 self.db,
                 kind="scan",
-                key=str(self.scan_uid),
-                uid=str(self.scan_uid),
+                key=str(scan_uid),
+                uid=str(scan_uid),
                 owner=owner(),
                 body=body,
             )
             event = events.scan_started(
                 sequence=outbox.next_sequence(self.db),
-                scan_uid=self.scan_uid,
+                scan_uid=scan_uid,
                 scheduled=self.scheduled,
                 name=self.name,
                 paths=self.paths,
@@ -113,6 +118,7 @@ class Teller:
         stopped_by: Literal["canceled", "interrupted"] = "interrupted",
     ) -> None:
         """Tell how the scan ended; and, where a command had asked for it, how that ended."""
+        scan_uid = self._of_scan()
         how: events.ScanEnd = "completed"
         if problem:
             how = "error"
@@ -126,7 +132,7 @@ class Teller:
             event = events.scan_ended(
                 sequence=outbox.next_sequence(self.db),
                 event_uid=events.new_uid(),
-                scan_uid=self.scan_uid,
+                scan_uid=scan_uid,
                 scheduled=self.scheduled,
                 name=self.name,
                 paths=self.paths,
@@ -143,7 +149,7 @@ class Teller:
                 definitions_version=protection.version_number(summary.definitions_version),
                 command_uid=_uuid_or_none(self.command_uid),
             )
-            _fulfill(self.config, self.db, str(self.scan_uid), event)
+            _fulfill(self.config, self.db, str(scan_uid), event)
             if self.command_uid:
                 ends = {"completed": "succeeded", "error": "failed", "cancelled": stopped_by}
                 journal.settle(
@@ -153,10 +159,18 @@ class Teller:
                     now=int(time.time() * 1000),
                     code="" if how == "completed" else "scan-failed" if problem else stopped_by,
                     detail=problem,
-                    counts=journal.Counts(summary.files, summary.bytes, summary.detections),
+                    # Looked at, as the progress told it: a scan that was stopped had met more.
+                    counts=journal.Counts(
+                        summary.scanned + summary.cached, summary.bytes, summary.detections
+                    ),
                 )
             if how == "completed":
                 note(self.db, "scanned", int(summary.ended_at * 1000))
+
+    def _of_scan(self) -> UUID:
+        if self.scan_uid is None:
+            raise ValueError("what belongs to no scan neither begins nor ends one")
+        return self.scan_uid
 
 
 def owner() -> str:
@@ -316,7 +330,7 @@ def _key(location: bytes, sha256: str) -> str:
 
 
 def _frozen(
-    detection: Detection, scan_uid: UUID, definitions_version: str, *, quarantine: bool
+    detection: Detection, scan_uid: UUID | None, definitions_version: str, *, quarantine: bool
 ) -> bytes:
     """Answer everything that telling, or completing, the finding needs later."""
     return json.dumps(
@@ -338,7 +352,7 @@ def _frozen(
             "device": detection.device,
             "inode": detection.inode,
             "mtime_ns": detection.mtime_ns,
-            "scan_uid": str(scan_uid),
+            "scan_uid": str(scan_uid or ""),
             "definitions_version": definitions_version,
         }
     ).encode()
@@ -369,10 +383,10 @@ def tell_finding(
             severity=frozen["severity"],
             engine=frozen["engine"],
             member=frozen["member"],
-            scan_uid=UUID(frozen["scan_uid"]),
+            scan_uid=_uuid_or_none(frozen["scan_uid"]),
             quarantine_id=UUID(outcome.quarantine_id) if outcome.quarantine_id else None,
             definitions_version=protection.version_number(frozen["definitions_version"]),
-            message=outcome.detail,
+            message=outcome.detail or ("" if frozen["scan_uid"] else _IN_REAL_TIME),
         )
         _fulfill(config, db, str(finding_uid), event)
 

@@ -40,6 +40,7 @@ from doorward_agent import (
 )
 from doorward_agent.config import AgentConfig
 from doorward_agent.database import note, noted, noted_int, transaction
+from doorward_agent.realtime import child
 from doorward_agent.terminal import counted
 from doorward_protocol import messages
 from doorward_protocol.settings import Settings
@@ -98,6 +99,7 @@ class Loop:
         *,
         version: str,
         scheduled_scans: bool = True,
+        real_time: bool = False,
         make_link: Callable[..., link.Link] = link.Link,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -123,6 +125,9 @@ class Loop:
         self._started: dict[schedule.Kind, int] = {}
         self._children: set[asyncio.subprocess.Process] = set()
         self._orders = orders.Orders(config, db, now=self._server_now, children=self._children)
+        self._watch = child.Child(config, db, children=self._children) if real_time else None
+        # Found out once: a group of the kernel's is opened for it.
+        self._abilities = watch_abilities() if real_time else ()
 
     # ------------------------------------------------------------------------- start and stop
 
@@ -133,6 +138,8 @@ class Loop:
         with transaction(self.db):
             if noted(self.db, "since") is None:
                 note(self.db, "since", int(self._clock() * 1000))
+            # Of a run before this one.
+            note(self.db, protection.REAL_TIME, None)
         self._recover()
         tasks = [
             asyncio.create_task(self._watch_for_ever(), name="watch"),
@@ -140,6 +147,8 @@ class Loop:
             asyncio.create_task(self._complete_for_ever(), name="complete"),
             asyncio.create_task(self._orders.carry_out_for_ever(), name="carry out"),
         ]
+        if self._watch is not None:
+            tasks.append(asyncio.create_task(self._watch.keep_for_ever(), name="real time"))
         if self.scheduled_scans:
             tasks.append(asyncio.create_task(self._scan_for_ever(), name="scan"))
         stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -246,7 +255,9 @@ class Loop:
     async def check_in(self, server: link.Link) -> float:
         """Check in once and take in the answer; answer the seconds until the next time."""
         version, in_force = policy.current(self.db)
-        facts = device_facts(self.version, in_force, remote_off=remote.is_off(self.config))
+        facts = device_facts(
+            self.version, in_force, remote_off=remote.is_off(self.config), more=self._abilities
+        )
         facts_body = messages.encode(facts)
         told = noted(self.db, "facts_told")
         depth = outbox.depth(self.db)
@@ -341,6 +352,8 @@ class Loop:
         refused = policy.refused(self.db)
         if refused is None:
             log.info("settings %d are in force", found.version)
+            if self._watch is not None:
+                await self._watch.settings_changed()
         else:
             log.warning(
                 "settings %d can't be put in force (%s at %s): the last good ones stay",
@@ -580,17 +593,35 @@ class Loop:
         delivery.remember_sent(self.db, path, body, compressed=compressed, now=self._now())
 
 
-def capabilities(settings: Settings, *, remote_off: bool = False) -> tuple[str, ...]:
+def watch_abilities() -> tuple[str, ...]:
+    """Answer which abilities real-time protection has here, with the rights of this process."""
+    from doorward_agent.realtime import fanotify
+
+    try:
+        os.close(fanotify.begin(fanotify.CLASS_CONTENT))
+    except fanotify.Unavailable:
+        return ("watch",)
+    return ("watch", "block")
+
+
+def capabilities(
+    settings: Settings, *, remote_off: bool = False, more: tuple[str, ...] = ()
+) -> tuple[str, ...]:
     """Answer what this agent can do, and is let do by these settings and on this computer."""
+    always = (*CAPABILITIES, *more)
     if remote_off:
-        return (*CAPABILITIES, messages.REMOTE_OFF)
+        return (*always, messages.REMOTE_OFF)
     kinds = sorted(kind for kind in KNOWN_COMMANDS if policy.may(settings, kind))
     # That it takes commands at all is told also where the settings switch all of them off.
-    return (*CAPABILITIES, *(("commands",) if KNOWN_COMMANDS else ()), *kinds)
+    return (*always, *(("commands",) if KNOWN_COMMANDS else ()), *kinds)
 
 
 def device_facts(
-    version: str, settings: Settings | None = None, *, remote_off: bool = False
+    version: str,
+    settings: Settings | None = None,
+    *,
+    remote_off: bool = False,
+    more: tuple[str, ...] = (),
 ) -> messages.DeviceFacts:
     """Answer all that the server learns about this computer, as far as the settings share it."""
     found = hosts.facts()
@@ -604,7 +635,9 @@ def device_facts(
         ),
         type=found.type,
         agent_version=messages.fitted(version, messages.MAX_WORD),
-        capabilities=None if settings is None else capabilities(settings, remote_off=remote_off),
+        capabilities=None
+        if settings is None
+        else capabilities(settings, remote_off=remote_off, more=more),
     )
 
 

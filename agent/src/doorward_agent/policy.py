@@ -23,6 +23,28 @@ from doorward_protocol.settings import DAYS, CustomScan, Exclusion, FullScan, Qu
 DEFAULT: Final = Settings()
 _decoder = msgspec.json.Decoder(Settings)
 
+# Folders in which a system keeps itself: opening is never held back there.
+_OF_THE_SYSTEM: Final = frozenset(
+    (
+        "/",
+        "/bin",
+        "/boot",
+        "/dev",
+        "/etc",
+        "/lib",
+        "/lib64",
+        "/opt",
+        "/proc",
+        "/run",
+        "/sbin",
+        "/sys",
+        "/usr",
+        "/usr/bin",
+        "/usr/lib",
+        "/var",
+        "/var/lib",
+    )
+)
 # Which setting must be on for a command to be carried out.
 REMOTE: Final = {
     "scan.run": "remote_scan",
@@ -105,6 +127,10 @@ def _refuse(db: sqlite3.Connection, version: int, pointer: str, code: str) -> No
 
 
 def _check(settings: Settings) -> None:
+    for index, folder in enumerate(settings.real_time.block):
+        # Holding back what the system itself opens would make it crawl.
+        if is_here(folder) and os.path.realpath(folder) in _OF_THE_SYSTEM:
+            raise Unsound(f"/real_time/block/{index}", "too-broad")
     for name, entry in settings.exclusions.items():
         if not entry.active or entry.sha256 or not is_here(entry.path):
             continue

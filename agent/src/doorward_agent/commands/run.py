@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
             db,
             version=version_of("doorward-agent"),
             scheduled_scans=not arguments.no_schedule,
+            real_time=not arguments.no_schedule,
         )
         asyncio.run(work.run())
     return 0

@@ -24,6 +24,8 @@ _REASONS: Final = {
     "quick-scan-failed": "the last quick scan failed",
     "full-scan-failed": "the last full scan failed",
     "custom-scan-failed": "the last scan of chosen folders failed",
+    "real-time-off": "real-time protection is off",
+    "real-time-partly": "real-time protection is on only in part",
     "not-running": "the agent is not running",
     "never-scanned": "nothing was scanned yet",
 }
@@ -71,6 +73,7 @@ def gather(config: AgentConfig, db: sqlite3.Connection, *, start: str) -> dict[s
         "running": running,
         "remote_actions": not remote.is_off(config),
         "start": start,
+        "real_time": _real_time(db, running=running),
         "protection": _protection(guard, running=running, scanned=scanned),
         "definitions_version": protection.definitions_version(config),
         "settings_version": settings,
@@ -91,6 +94,14 @@ def gather(config: AgentConfig, db: sqlite3.Connection, *, start: str) -> dict[s
         "last_full_scan": noted_int(db, "started.full"),
         "next_scan": int(upcoming.timestamp() * 1000) if upcoming else 0,
     }
+
+
+def _real_time(db: sqlite3.Connection, *, running: bool) -> dict[str, Any]:
+    """Answer how files are watched as they are written; only `run` does it."""
+    found = protection.real_time(db) if running else None
+    if found is None:
+        return {"state": "off", "words": "off: the agent is not running, or with --no-schedule"}
+    return {**msgspec.to_builtins(found), "words": found.words}
 
 
 def _protection(guard: messages.ProtectionState, *, running: bool, scanned: int) -> dict[str, Any]:
@@ -116,6 +127,7 @@ def _print(found: dict[str, Any]) -> None:
     words = {"protected": "protected", "attention": "needs attention", "off": "not protected"}
     reasons = ", ".join(_REASONS.get(reason, reason) for reason in found["protection"]["reasons"])
     say(f"Protection    {words[found['protection']['state']]}{f' ({reasons})' * bool(reasons)}")
+    say(f"Real-time     {printable(found['real_time']['words'])}")
     say(f"Definitions   {found['definitions_version'] or 'none'}")
     say(f"Account       {lines[who['state']]}")
     if who["name"]:

@@ -72,6 +72,13 @@ def quick_paths() -> list[Path]:
     return [path for path in dict.fromkeys(found) if _exists(path)]
 
 
+def watched_paths() -> list[Path]:
+    """Answer people's own folders, and those where unwanted files usually arrive or start from."""
+    host = _host()
+    homes: list[Path] = host.homes()
+    return [path for path in dict.fromkeys([*homes, *quick_paths()]) if _exists(path)]
+
+
 def full_paths() -> list[Path]:
     """Answer the roots of everything that belongs to this computer."""
     found: list[Path] = _host().full_paths()
