@@ -85,6 +85,9 @@ class Device(models.Model):
     # The newest settings there are for it (protection/policy.py); 0 is none beyond its own.
     wanted_version = models.PositiveIntegerField(default=0)
     definitions_version = models.PositiveIntegerField(default=0)
+    # Why the last try to get newer ones failed, and the set that it would not take.
+    definitions_code = models.CharField(max_length=MAX_WORD, blank=True)
+    definitions_refused = models.PositiveIntegerField(default=0)
     protection_state = models.CharField(
         max_length=10, choices=Protection.choices, default=Protection.UNKNOWN, blank=True
     )
