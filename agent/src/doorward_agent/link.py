@@ -394,12 +394,12 @@ class Link:
                 "plan, then try again."
             ),
             "revoked": lambda: DeviceRemoved(
-                "This device was removed from the account. It goes on protecting, but reports "
-                "nothing. To add it again: `unenroll`, then `enroll` with a new code."
+                f"This device was removed from the account.{_why(found)} It goes on protecting, "
+                "but reports nothing. To add it again: `unenroll`, then `enroll` with a new code."
             ),
             "device-cloned": lambda: DeviceCloned(
-                "Another computer uses the same key, as after copying a disk. On this one, run "
-                "`unenroll --local`, then `enroll` with a new code."
+                f"Another computer uses the same key, as after copying a disk.{_why(found)} On "
+                "this one, run `unenroll --local`, then `enroll` with a new code."
             ),
             "key-in-use": lambda: KeyInUse(
                 "This device's key belongs to another account. Run `unenroll --local`, then "
@@ -438,6 +438,11 @@ class Link:
 
 
 _PROBLEM = msgspec.json.Decoder(messages.Problem)
+
+
+def _why(found: messages.Problem) -> str:
+    """Answer what the server gives as the reason, as a sentence to follow ours."""
+    return f" {_printable(found.detail)}" if found.detail else ""
 
 
 def _trust(ca_file: str) -> ssl.SSLContext | bool:

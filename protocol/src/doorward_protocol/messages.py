@@ -111,7 +111,9 @@ class EnrollRequest(Struct, frozen=True, kw_only=True):
     """`POST /enroll`, signed by the key that `jwk` shows: a device joins an account.
 
     Exactly one of `code` (made in the portal) and `grant` (RFC 8628) is meant to be there.
-    `name` is what the person calls the device; without it the host name is shown.
+    `name` is what the person calls the device; without it the host name is shown. `machine` is a
+    mark of this computer and this agent's folder on it, made for this server alone: with the same
+    one, an agent that was installed anew is the same device.
     """
 
     jwk: Jwk
@@ -119,6 +121,7 @@ class EnrollRequest(Struct, frozen=True, kw_only=True):
     code: Annotated[str, Meta(max_length=64)] = ""
     grant: Annotated[str, Meta(max_length=128)] = ""
     name: Name = ""
+    machine: Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9_-]*$")] = ""
     capabilities: Annotated[tuple[Word, ...], Meta(max_length=32)] = ()
     protocol: ProtocolRange = ProtocolRange()
 

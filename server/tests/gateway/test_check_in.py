@@ -25,9 +25,10 @@ from server.tests.gateway.computers import (
 )
 
 from doorward.accounts.models import Account, User
+from doorward.accounts.origin import Origin
 from doorward.audit.models import Event
 from doorward.billing.models import Subscription
-from doorward.devices import removal
+from doorward.devices import clones, removal
 from doorward.devices.models import Device, Presence
 from doorward.gateway.door import Door
 from doorward_protocol.messages import CheckInAnswer
@@ -424,7 +425,7 @@ def test_restarts_crashes_and_lost_answers_are_no_copies(alices_code: str) -> No
 
 def test_a_settled_copy_is_flagged_again_when_it_comes_back(alices_code: str, alice: User) -> None:
     def settle() -> None:
-        removal.settle_clone(Device.objects.get(), actor=alice)
+        clones.leave_both(Device.objects.get(), actor=alice, origin=Origin("", ""))
 
     async def act(door: Door) -> None:
         laptop = await joined(door, alices_code)

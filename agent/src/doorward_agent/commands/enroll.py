@@ -11,7 +11,17 @@ import time
 from importlib.metadata import version as version_of
 from typing import Final
 
-from doorward_agent import database, delivery, identity, link, loop, outbox, policy, remote
+from doorward_agent import (
+    database,
+    delivery,
+    identity,
+    link,
+    loop,
+    machine,
+    outbox,
+    policy,
+    remote,
+)
 from doorward_agent.commands import CommandRefused, config_of, own_command
 from doorward_agent.config import AgentConfig
 from doorward_agent.terminal import say
@@ -91,6 +101,7 @@ async def _enroll(
         device=loop.device_facts(version_of("doorward-agent")),
         code=code[:64],
         name=messages.fitted(pending.name, messages.MAX_NAME),
+        machine=machine.mark(config.state_dir, pending.server),
         capabilities=loop.capabilities(policy.DEFAULT, remote_off=remote.is_off(config)),
     )
     last: link.LinkProblem = link.ServerUnreachable(f"{server.server} did not answer in time.")

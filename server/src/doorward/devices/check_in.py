@@ -42,6 +42,7 @@ class DeviceState(msgspec.Struct, kw_only=True, eq=False):
     presence_id: int
     epoch: int
     revoked: bool = False
+    removed_why: str = ""
     outdated: bool = False
     """Whether a token that proved this device must be checked anew."""
     cloned: bool = False

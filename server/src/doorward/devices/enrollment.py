@@ -18,10 +18,17 @@ from django.utils import timezone
 
 from doorward.accounts import permissions
 from doorward.accounts.models import Account, Membership, User
+from doorward.accounts.origin import Origin
 from doorward.accounts.permissions import Act
 from doorward.audit import trail
-from doorward.devices import commands, seats
-from doorward.devices.models import Device, EnrollmentCode, EnrollmentThrottle, Presence
+from doorward.devices import commands, replacing, seats
+from doorward.devices.models import (
+    Device,
+    EnrollmentCode,
+    EnrollmentThrottle,
+    Presence,
+    Twin,
+)
 from doorward_protocol.messages import EnrollRequest
 
 CODE_LIFE: Final = timedelta(minutes=10)
@@ -79,10 +86,13 @@ def new_code(
     *,
     member: User | None = None,
     for_all: bool = False,
+    replaces: Device | None = None,
     ip: str = "",
     agent: str = "",
 ) -> tuple[EnrollmentCode, str]:
     """Make a code that adds one device within ten minutes; its text is shown once, never stored.
+
+    With ``replaces``, the new device takes that one's place (devices/replacing.py).
 
     The device will be ``member``'s (who makes the code, if nobody is named), or the account's when
     it is ``for_all``. Whoever it belongs to decides what the others see of it.
@@ -96,6 +106,7 @@ def new_code(
                     account=account,
                     made_by=user,
                     member=None if for_all else member or user,
+                    replaces=replaces,
                     selector=selector,
                     secret_mac=_mac(selector, secret),
                     expires_at=timezone.now() + CODE_LIFE,
@@ -183,7 +194,7 @@ def _join_whole(
 ) -> Enrolled:
     seats.lock(code.account)
     # Read again under the lock: the same code may just have been used.
-    code = EnrollmentCode.objects.select_related("device", "account").get(pk=code.pk)
+    code = EnrollmentCode.objects.select_related("device", "account", "replaces").get(pk=code.pk)
     if code.used_at is not None:
         if code.device is not None and _joined_by(code, thumbprint):
             return Enrolled(device=code.device, is_new=False)
@@ -197,8 +208,14 @@ def _join_whole(
     known = Device.objects.filter(thumbprint=thumbprint, revoked_at__isnull=True).first()
     if known is not None and known.account_id != code.account_id:
         raise KeyInUse
-    is_new = known is None
+    member = code.member_id if code.member_id in roles else None
     if known is None:
+        known = _installed_anew(code, request, member, thumbprint, now)
+    is_new = known is None
+    old = _replaced(code, before=known)
+    if known is None:
+        if old is not None:
+            replacing.leave(old, actor=code.made_by, origin=Origin(address, ""))
         seats.take(code.account)
         known = (
             Device.objects.filter(thumbprint=thumbprint, account=code.account)
@@ -212,11 +229,13 @@ def _join_whole(
         # The tokens of its life before end, and every gateway reads it anew.
         device.epoch += 1
         commands.lose(known, now)
-    _give(device, code.member_id if code.member_id in roles else None, now)
+    _give(device, member, now)
     _store(device, request, now)
     EnrollmentCode.objects.filter(pk=code.pk).update(used_at=now, device=device)
     for act in _at_joining:
         act(device)
+    if old is not None and is_new:
+        replacing.succeed(old, device, actor=code.made_by)
     trail.record(
         "device.enrolled",
         account=code.account,
@@ -227,6 +246,29 @@ def _join_whole(
         again=not is_new,
     )
     return Enrolled(device=device, is_new=is_new)
+
+
+def _installed_anew(
+    code: EnrollmentCode,
+    request: EnrollRequest,
+    member: UUID | None,
+    thumbprint: str,
+    now: datetime,
+) -> Device | None:
+    found = replacing.same_computer(code.account, request.machine, member)
+    if found is None:
+        return None
+    # Whoever calls by the key from before is another computer: a copy of this one's disk.
+    replacing.install_anew(found, now)
+    found.thumbprint = thumbprint
+    return found
+
+
+def _replaced(code: EnrollmentCode, *, before: Device | None) -> Device | None:
+    old = code.replaces
+    if old is None or old.revoked_at is not None or before is not None:
+        return None
+    return old
 
 
 def _roles(code: EnrollmentCode) -> dict[UUID | None, str]:
@@ -252,6 +294,9 @@ def _store(device: Device, request: EnrollRequest, now: datetime) -> None:
     device.agent_version = facts.agent_version
     device.capabilities = list(request.capabilities)
     device.public_key = request.jwk.x
+    device.machine = request.machine
+    device.removed_why, device.replaced_by = "", None
+    device.cloned_at = device.settling_since = None
     device.former_thumbprint = device.former_public_key = ""
     device.former_key_until = None
     device.revoked_at = None
@@ -261,6 +306,7 @@ def _store(device: Device, request: EnrollRequest, now: datetime) -> None:
     # about to write the old installation's count into the old one.
     Presence.objects.filter(device=device).delete()
     Presence.objects.create(device=device)
+    Twin.objects.filter(device=device).delete()
 
 
 def _mac(selector: str, secret: str) -> str:

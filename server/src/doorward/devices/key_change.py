@@ -9,8 +9,9 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from doorward.audit import trail
+from doorward.devices import clones
 from doorward.devices.enrollment import KeyInUse
-from doorward.devices.models import Device
+from doorward.devices.models import Device, Ended
 from doorward_protocol import signing
 from doorward_protocol.messages import KeyChange
 
@@ -45,7 +46,13 @@ def _change(device: Device, request: KeyChange, signer: str, new: str, address: 
     # The old key may sign for a while, but not choose another successor: whoever stole it would.
     if device.thumbprint != signer or device.revoked_at is not None or new == signer:
         raise ChangeRefused
-    until = timezone.now() + OVERLAP
+    now = timezone.now()
+    until = now + OVERLAP
+    if device.settling_since is not None:
+        # The other computer has this key too: it ends, and its holder is told why.
+        clones.end_key(device, Ended.COPIED, now)
+        clones.settled(device, now)
+        until = now + clones.LOST_REPLY
     device.former_thumbprint, device.former_public_key = device.thumbprint, device.public_key
     device.thumbprint, device.public_key = new, request.jwk.x
     device.former_key_until = until
@@ -56,6 +63,9 @@ def _change(device: Device, request: KeyChange, signer: str, new: str, address: 
             "former_thumbprint",
             "former_public_key",
             "former_key_until",
+            "settling_since",
+            "epoch",
+            "changed_at",
         ]
     )
     trail.record(

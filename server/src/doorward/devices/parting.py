@@ -7,7 +7,7 @@ from django.utils import timezone
 from doorward.accounts.models import Membership, Shares, User
 from doorward.accounts.origin import Origin
 from doorward.devices import removal
-from doorward.devices.models import Device
+from doorward.devices.models import Device, Ended
 
 
 def part(place: Membership, devices_stay: bool, actor: User, origin: Origin) -> None:
@@ -19,7 +19,9 @@ def part(place: Membership, devices_stay: bool, actor: User, origin: Origin) -> 
     own = Device.objects.filter(account=place.account_id, member=place.user_id)
     if not devices_stay:
         for device in own.filter(revoked_at__isnull=True).select_related("account"):
-            removal.remove(device, actor=actor, ip=origin.ip, agent=origin.agent)
+            removal.remove(
+                device, actor=actor, ip=origin.ip, agent=origin.agent, why=Ended.MEMBER_LEFT
+            )
         return
     staying = own.filter(revoked_at__isnull=True)
     now = timezone.now()

@@ -14,7 +14,6 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from doorward.audit import trail
 from doorward.billing import entitlement
 from doorward.devices import commands
 from doorward.devices.check_in import DeviceState, remember
@@ -36,6 +35,7 @@ class Change:
     cloned: bool
     settings_version: int
     commanded_at: datetime | None
+    removed_why: str
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ def load(device_ids: Iterable[UUID]) -> dict[UUID, DeviceState]:
             presence_id=row.pk,
             epoch=row.device.epoch,
             revoked=row.device.revoked_at is not None,
+            removed_why=row.device.removed_why,
             cloned=row.device.cloned_at is not None,
             commanded_at=row.device.commanded_at,
             boot_id=row.boot_id,
@@ -91,7 +92,12 @@ def load(device_ids: Iterable[UUID]) -> dict[UUID, DeviceState]:
 def _gone(device_ids: list[UUID]) -> dict[UUID, DeviceState]:
     return {
         gone.pk: DeviceState(
-            device_id=gone.pk, account_id=gone.pk, presence_id=0, epoch=gone.epoch, revoked=True
+            device_id=gone.pk,
+            account_id=gone.pk,
+            presence_id=0,
+            epoch=gone.epoch,
+            revoked=True,
+            removed_why=gone.why,
         )
         for gone in GoneDevice.objects.filter(pk__in=device_ids)
     }
@@ -129,7 +135,13 @@ def by_key(thumbprint: str) -> tuple[Device, Ed25519PublicKey] | None:
     if gone is None:
         return None
     # Never stored: it only says that this key was removed.
-    removed = Device(pk=gone.pk, epoch=gone.epoch, revoked_at=gone.gone_at)
+    removed = Device(
+        pk=gone.pk,
+        epoch=gone.epoch,
+        revoked_at=gone.gone_at,
+        removed_why=gone.why,
+        thumbprint=gone.thumbprint,
+    )
     return removed, _public_key(gone.public_key)
 
 
@@ -140,11 +152,11 @@ def _public_key(x: str) -> Ed25519PublicKey:
 def changed_since(moment: datetime) -> list[Change]:
     """Every device of which a gateway must know something new since then, and perhaps others."""
     rows = Device.objects.filter(changed_at__gte=moment - LATE_COMMIT).values_list(
-        "id", "epoch", "revoked_at", "cloned_at", "wanted_version", "commanded_at"
+        "id", "epoch", "revoked_at", "cloned_at", "wanted_version", "commanded_at", "removed_why"
     )
     return [
-        Change(device_id, epoch, revoked is not None, cloned is not None, wanted, commanded)
-        for device_id, epoch, revoked, cloned, wanted, commanded in rows.iterator()
+        Change(device_id, epoch, revoked is not None, cloned is not None, wanted, commanded, why)
+        for device_id, epoch, revoked, cloned, wanted, commanded, why in rows.iterator()
     ]
 
 
@@ -195,6 +207,7 @@ def _store_facts(facts: Mapping[UUID, CheckIn]) -> None:
         cursor.executemany(
             "UPDATE devices_device SET settings_version = %s, settings_status = %s,"
             " settings_errors = %s, settings_failed_version = %s, definitions_version = %s,"
+            " definitions_refused = %s, definitions_code = %s,"
             " protection_state = %s, protection_reasons = %s, queue_depth = %s,"
             " queue_dropped = %s WHERE id = %s",
             [
@@ -204,6 +217,8 @@ def _store_facts(facts: Mapping[UUID, CheckIn]) -> None:
                     msgspec.json.encode(call.settings.errors).decode(),
                     call.settings.failed_version,
                     call.definitions.version,
+                    call.definitions.refused_version,
+                    call.definitions.code,
                     call.protection.state,
                     msgspec.json.encode(call.protection.reasons).decode(),
                     call.queue.depth,
@@ -253,7 +268,11 @@ def _said(row: Presence) -> CheckIn | None:
                     "errors": device.settings_errors,
                     "failed_version": device.settings_failed_version,
                 },
-                "definitions": {"version": device.definitions_version},
+                "definitions": {
+                    "version": device.definitions_version,
+                    "refused_version": device.definitions_refused,
+                    "code": device.definitions_code,
+                },
                 "protection": {
                     "state": device.protection_state,
                     "reasons": device.protection_reasons,
@@ -271,21 +290,3 @@ def _said(row: Presence) -> CheckIn | None:
         )
     except msgspec.ValidationError:
         return None  # It has not called yet, or was stored by an older server.
-
-
-@transaction.atomic
-def flag_clone(device_id: UUID, *, address: str) -> None:
-    """Remember that two devices use this one's key; the second time changes nothing."""
-    now = timezone.now()
-    flagged = Device.objects.filter(pk=device_id, cloned_at__isnull=True).update(
-        cloned_at=now, changed_at=now
-    )
-    if flagged:
-        device = Device.objects.get(pk=device_id)
-        trail.record(
-            "device.cloned",
-            account=device.account_id,
-            target=str(device.pk),
-            ip=address,
-            name=device.label,
-        )

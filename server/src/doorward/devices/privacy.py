@@ -18,7 +18,7 @@ from doorward.accounts import privacy
 from doorward.accounts.privacy import Room, Row, Table, Whose
 from doorward.accounts.privacy_tables import moment
 from doorward.devices import bell
-from doorward.devices.models import Command, Device, EnrollmentCode, GoneDevice
+from doorward.devices.models import Command, Device, Ended, EnrollmentCode, GoneDevice
 
 KEPT: Final = timedelta(days=180)
 
@@ -75,7 +75,7 @@ def _foretell(whose: Whose) -> dict[str, int]:
 def _close(whose: Whose) -> None:
     now = timezone.now()
     Device.objects.filter(of(whose), revoked_at__isnull=True).update(
-        revoked_at=now, changed_at=now, epoch=F("epoch") + 1
+        revoked_at=now, changed_at=now, epoch=F("epoch") + 1, removed_why=Ended.ACCOUNT
     )
     bell.ring()
     mine = Q(made_by=whose.user) | Q(member=whose.user)

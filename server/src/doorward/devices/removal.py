@@ -9,7 +9,7 @@ from django.utils import timezone
 from doorward.accounts.models import User
 from doorward.audit import trail
 from doorward.devices import bell, seats
-from doorward.devices.models import Device
+from doorward.devices.models import Device, Ended
 from doorward_protocol.messages import MAX_NAME
 
 
@@ -19,30 +19,41 @@ class NameRefused(ValueError):
 
 @transaction.atomic
 def remove(
-    device: Device, *, actor: User | None, ip: str = "", agent: str = "", by_itself: bool = False
+    device: Device,
+    *,
+    actor: User | None,
+    ip: str = "",
+    agent: str = "",
+    why: Ended = Ended.REMOVED,
 ) -> None:
     """Take the device out of the account: its seat is free at once, its tokens end within a second.
 
-    Also when the device is offline. A second removal changes nothing. `by_itself` says that the
-    device asked for it.
+    Also when the device is offline: it is told why when it calls again. A second removal changes
+    nothing.
     """
     seats.lock(device.account)
     now = timezone.now()
     removed = Device.objects.filter(pk=device.pk, revoked_at__isnull=True).update(
-        revoked_at=now, changed_at=now, epoch=F("epoch") + 1, cloned_at=None
+        revoked_at=now,
+        changed_at=now,
+        epoch=F("epoch") + 1,
+        cloned_at=None,
+        settling_since=None,
+        removed_why=why,
     )
     device.refresh_from_db()
     if not removed:
         return
     bell.ring()
     trail.record(
-        "device.left" if by_itself else "device.removed",
+        "device.left" if why == Ended.LEFT else "device.removed",
         account=device.account_id,
         actor=actor,
         target=str(device.pk),
         ip=ip,
         agent=agent,
         name=device.label,
+        why=str(why.value),
     )
 
 
@@ -66,21 +77,3 @@ def rename(device: Device, name: str, *, actor: User, ip: str = "", agent: str =
         before=before,
         after=chosen,
     )
-
-
-@transaction.atomic
-def settle_clone(device: Device, *, actor: User, ip: str = "", agent: str = "") -> None:
-    """Take the warning about a copy away: the member has looked and says it is settled."""
-    settled = Device.objects.filter(pk=device.pk, cloned_at__isnull=False).update(
-        cloned_at=None, changed_at=timezone.now()
-    )
-    device.refresh_from_db()
-    if settled:
-        trail.record(
-            "device.clone.settled",
-            account=device.account_id,
-            actor=actor,
-            target=str(device.pk),
-            ip=ip,
-            agent=agent,
-        )

@@ -11,8 +11,9 @@ import structlog
 from django.conf import settings
 from django.utils import timezone
 
-from doorward.devices import commands, presence
+from doorward.devices import clones, commands
 from doorward.devices.check_in import NO_ORDERS, DeviceState, Orders, answer, hear
+from doorward.devices.models import Ended
 from doorward.gateway import addresses, problems
 from doorward.gateway.bodies import Gone, Receive, SlowBodies
 from doorward.gateway.jobs import Jobs
@@ -23,10 +24,14 @@ from doorward_protocol.messages import (
     MAX_MESSAGE_BYTES,
     MAX_WAIT_SECONDS,
     CheckIn,
+    ErrorCode,
     InvalidMessage,
     decode,
     encode,
 )
+
+KEYS_OF_COPIES: Final = frozenset({Ended.COPIED, Ended.REINSTALLED})
+"""Their holder joins anew; nobody has taken it out of the account."""
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +80,7 @@ class Tokens:
         if state is None:
             raise Refused("unauthorized")
         if state.revoked:
-            raise Refused("revoked")
+            raise no_longer(state.removed_why)
         if state.epoch != epoch:
             raise Refused("unauthorized")
         if len(self.checked) >= MOST_TOKENS:
@@ -114,7 +119,7 @@ class CheckIns:
         call = _read(await self._slow.read(receive, MAX_MESSAGE_BYTES, length))
         heard = hear(state, call)
         if heard == "fork":
-            await self._flag(state, scope)
+            await self._flag(state, call, scope)
             raise Refused("device-cloned")
         self._known.called(state, call, started=heard == "started")
         orders = await self._orders(state)
@@ -150,15 +155,27 @@ class CheckIns:
         if left:
             raise Gone
         if state.revoked:
-            raise Refused("revoked")
+            raise no_longer(state.removed_why)
         self._known.called(state, call)
 
-    async def _flag(self, state: DeviceState, scope: dict[str, Any]) -> None:
+    async def _flag(self, state: DeviceState, call: CheckIn, scope: dict[str, Any]) -> None:
         if not state.cloned:
-            address = addresses.of(scope, settings.TRUSTED_PROXIES)
-            await self._jobs.run(presence.flag_clone, state.device_id, address=address)
+            caller = clones.Caller(
+                address=addresses.of(scope, settings.TRUSTED_PROXIES),
+                boot_id=call.boot_id,
+                seq=call.seq,
+                hostname=call.device.hostname if call.device else "",
+                os_name=call.device.os.name if call.device else "",
+            )
+            await self._jobs.run(clones.flag, state.device_id, caller)
             state.cloned = True
             log.warning("device.cloned", device=str(state.device_id))
+
+
+def no_longer(why: str) -> Refused:
+    """The refusal for a device that is not in its account any more, with the reason."""
+    code: ErrorCode = "device-cloned" if why in KEYS_OF_COPIES else "revoked"
+    return Refused(code, str(Ended(why).label) if why in Ended.values else "")
 
 
 def _headers(scope: dict[str, Any]) -> tuple[bytes | None, bytes | None, bytes | None]:

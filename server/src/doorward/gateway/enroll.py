@@ -10,10 +10,11 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from django.conf import settings
 
-from doorward.devices import check_in, enrollment, key_change, presence, removal, seats
-from doorward.devices.models import Device
+from doorward.devices import check_in, clones, enrollment, key_change, presence, removal, seats
+from doorward.devices.models import Device, Ended
 from doorward.gateway import addresses, problems
 from doorward.gateway.bodies import Receive, SlowBodies
+from doorward.gateway.check_in import no_longer
 from doorward.gateway.jobs import Jobs
 from doorward.gateway.known import Known
 from doorward.gateway.problems import Answer, Refused
@@ -121,7 +122,7 @@ async def token(request: Signed, jobs: Jobs) -> Answer:
         raise Refused("invalid-message", str(error)) from None
     spoken(message.protocol)
     if device.revoked_at is not None:
-        raise Refused("revoked")
+        raise await _ended(device, request, jobs)
     now = time.time()
     expires_at = int(now) + signing.TOKEN_SECONDS
     text = signing.make_token(
@@ -140,7 +141,7 @@ async def change_key(request: Signed, jobs: Jobs) -> Answer:
     """Have the device sign with another key from now on."""
     device = await _signer(request, jobs)
     if device.revoked_at is not None:
-        raise Refused("revoked")
+        raise await _ended(device, request, jobs)
     try:
         message = decode(_key_change, request.body)
         signing.public_key_of(message.jwk)
@@ -163,9 +164,17 @@ async def leave(request: Signed, jobs: Jobs, known: Known) -> Answer:
     device = await _signer(request, jobs)
     if device.revoked_at is None:
         address = addresses.of(request.scope, settings.TRUSTED_PROXIES)
-        await jobs.run(removal.remove, device, actor=None, ip=address, by_itself=True)
+        await jobs.run(removal.remove, device, actor=None, ip=address, why=Ended.LEFT)
         known.forget(device.pk)
     return 204, (problems.NO_STORE, problems.NO_SNIFF), b""
+
+
+async def _ended(device: Device, request: Signed, jobs: Jobs) -> Refused:
+    """The refusal for who signs by a key that ended; one of before a new installation is a copy."""
+    if device.removed_why == Ended.REINSTALLED:
+        caller = clones.Caller(address=addresses.of(request.scope, settings.TRUSTED_PROXIES))
+        await jobs.run(clones.flag_former, device.thumbprint, caller)
+    return no_longer(device.removed_why)
 
 
 async def _signer(request: Signed, jobs: Jobs) -> Device:

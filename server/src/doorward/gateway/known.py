@@ -240,6 +240,7 @@ class Known:
             return
         if change.revoked and not state.revoked:
             state.revoked = state.outdated = True
+            state.removed_why = change.removed_why
             self._wake(key)
         elif change.epoch != state.epoch:
             self.forget(change.device_id)

@@ -23,7 +23,7 @@ from doorward.accounts import members
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.models import Membership, User
 from doorward.accounts.permissions import Act
-from doorward.devices import enrollment, queries, removal, seats, state
+from doorward.devices import clones, enrollment, queries, removal, seats, state
 from doorward.devices.models import Device
 from doorward.portal import commands as asking
 from doorward.portal import live, texts, visits
@@ -298,7 +298,7 @@ def settle_copy(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResp
     """Take the warning about a copied identity away."""
     device = _find(visit, device_id)
     origin = origin_of(request)
-    removal.settle_clone(device, actor=visit.user, ip=origin.ip, agent=origin.agent)
+    clones.leave_both(device, actor=visit.user, origin=origin)
     return redirect(f"/devices/{device.pk}/")
 
 
