@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import re
+import struct
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +45,52 @@ def test_the_documented_client_signs_up_in_and_out(server: Server, example: Any)
 
     assert app.sign_in(address, PASSWORD) == ""
     assert app.session != before
+
+
+def code_of(seed: str, ahead: int) -> str:
+    """Return the app's code of the 30-second step so many before or after this one (RFC 6238)."""
+    counter = struct.pack(">Q", int(time.time()) // 30 + ahead)
+    mac = hmac.new(base64.b32decode(seed), counter, "sha1").digest()
+    at = mac[-1] & 15
+    return f"{(struct.unpack('>I', mac[at : at + 4])[0] & 0x7FFFFFFF) % 1_000_000:06}"
+
+
+def test_v6_6_4_the_documented_client_approves_a_sign_in_of_another(
+    server: Server, example: Any
+) -> None:
+    address = "approving@example.org"
+    phone = example.Account(server.url)
+    phone.sign_up(address, PASSWORD)
+    phone.confirm_address(server.mailed_code(address))
+    phone.auth("POST", "reauthenticate", {"password": PASSWORD})
+    totp = "/_allauth/app/v1/account/authenticators/totp"
+    _status, offered, _wait = phone.call("GET", totp)
+    seed = offered["meta"]["secret"]
+    status, answer, _wait = phone.call("POST", totp, {"code": code_of(seed, -1)})
+    assert status == 200, answer
+    phone.sign_out()
+    assert phone.sign_in(address, PASSWORD) == "mfa_authenticate"
+    assert phone.second_step(code_of(seed, 0)) == ""
+
+    laptop = example.Account(server.url)
+    assert laptop.sign_in(address, PASSWORD) == "mfa_authenticate"
+    number = laptop.ask_for_approval()
+    assert laptop.approval() == "waiting"
+    (asks,) = phone.who_asks()
+    phone.approve(asks["id"], number)
+    assert laptop.approval() == "approved"
+    assert laptop.go_on() == ""
+    assert laptop.api("GET", "/me")["user"]["email"] == address
+
+    tablet = example.Account(server.url)
+    tablet.sign_in(address, PASSWORD)
+    tablet.ask_for_approval()
+    (asks,) = phone.who_asks()
+    phone.refuse(asks["id"])
+    assert tablet.approval() == "denied"
+    with pytest.raises(example.Refused) as refusal:
+        tablet.go_on()
+    assert refusal.value.status == 409
 
 
 def test_the_documented_client_sees_a_lock_and_is_let_in_by_its_known_browser(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from django.urls import include, path
 
+from doorward.api import approvals
 from doorward.portal import health
 
 urlpatterns = [
     path("health/live", health.live),
     path("health/ready", health.ready),
+    *approvals.ADDRESSES,
     path("_allauth/", include("allauth.headless.urls")),
     path("api/v1/", include("doorward.api.urls")),
     path("", include("doorward.portal.urls")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import time_machine
 from django.test import Client
 from django.utils import timezone
 from server.tests.accounts.second_steps import (
+    App,
     add_app,
     at_once,
     code_at,
@@ -321,6 +323,136 @@ def test_it_is_no_way_when_nobody_is_signed_in_elsewhere(alice: User) -> None:
     answered = laptop.post("/login/approval/", follow=True)
     assert "No other browser of yours can approve it" in answered.content.decode()
     assert not Approval.objects.exists()
+
+
+# -- apps ------------------------------------------------------------------------------------------
+
+
+def app_at_the_second_step(alice: User) -> App:
+    app = App()
+    answer = app.call("POST", "auth/login", email=alice.email, password=PASSWORD)
+    assert answer.status_code == 401
+    return app
+
+
+@pytest.fixture
+def other_app(alice: User, seed: str) -> App:
+    """An app in which Alice signed in with her authenticator's code."""
+    app = app_at_the_second_step(alice)
+    assert app.call("POST", "auth/2fa/authenticate", code=code_at(seed)).status_code == 200
+    return app
+
+
+def test_v6_6_4_an_app_asks_and_an_app_approves_by_the_number(alice: User, other_app: App) -> None:
+    app = app_at_the_second_step(alice)
+    assert app.call("GET", "auth/2fa/approval").status_code == 404
+    assert app.call("PUT", "auth/2fa/approval").status_code == 409
+    asked = app.call("POST", "auth/2fa/approval")
+    assert asked.status_code == 200
+    number = asked.json()["data"]["number"]
+    assert app.call("PUT", "auth/2fa/approval").status_code == 409, "nobody has approved yet"
+    listed = other_app.call("GET", "account/approvals").json()["data"]
+    assert listed["may_approve"] is True
+    (waits,) = listed["waiting"]
+    assert waits["network"] == "127.0.0.1"
+    assert str(number) not in json.dumps({**waits, "id": "", "asked_at": "", "expires_at": ""})
+    answer = other_app.call(
+        "POST", f"account/approvals/{waits['id']}", answer="yes", number=str(number)
+    )
+    assert answer.json()["data"] == {"state": "approved"}
+    assert other_app.call("GET", "account/approvals").json()["data"]["waiting"] == []
+    assert app.call("GET", "auth/2fa/approval").json()["data"] == {"state": "approved"}
+    assert not app.is_signed_in()
+    assert app.call("PUT", "auth/2fa/approval").status_code == 200
+    assert app.is_signed_in()
+    assert app.call("PUT", "auth/2fa/approval").status_code == 401, "once"
+
+
+def test_v6_6_4_an_app_that_sends_a_wrong_number_lets_nobody_in(
+    alice: User, other_app: App
+) -> None:
+    app = app_at_the_second_step(alice)
+    number = app.call("POST", "auth/2fa/approval").json()["data"]["number"]
+    address = f"account/approvals/{newest(alice).pk}"
+    for body in ({}, {"answer": "maybe"}, {"answer": "yes", "number": ["1"]}):
+        assert other_app.call("POST", address, **body).status_code == 400
+    wrong = other_app.call("POST", address, answer="yes", number=99 if number != 99 else 98)
+    assert (wrong.status_code, wrong.json()["errors"][0]["code"]) == (400, "wrong_number")
+    late = other_app.call("POST", address, answer="yes", number=number)
+    assert (late.status_code, late.json()["errors"][0]["code"]) == (409, "not_waiting")
+    assert app.call("GET", "auth/2fa/approval").json()["data"] == {"state": "mismatched"}
+    assert app.call("PUT", "auth/2fa/approval").status_code == 409
+    assert not app.is_signed_in()
+
+
+def test_an_app_refuses_and_the_owner_is_told(alice: User, other_app: App) -> None:
+    app = app_at_the_second_step(alice)
+    app.call("POST", "auth/2fa/approval")
+    answer = other_app.call("POST", f"account/approvals/{newest(alice).pk}", answer="no")
+    assert answer.json()["data"] == {"state": "denied"}
+    assert app.call("GET", "auth/2fa/approval").json()["data"] == {"state": "denied"}
+    assert "You refused a sign-in" in mails_to(alice.email)
+
+
+def test_v6_6_4_an_app_prompts_three_times_in_ten_minutes_at_most(
+    alice: User, other_app: App
+) -> None:
+    app = app_at_the_second_step(alice)
+    for _prompt in range(approvals.MOST_PROMPTS):
+        assert app.call("POST", "auth/2fa/approval").status_code == 200
+    refused = app.call("POST", "auth/2fa/approval")
+    assert refused.status_code == 429
+    assert 0 < int(refused["Retry-After"]) <= 600
+
+
+def test_an_app_without_a_second_step_of_its_own_approves_nothing(
+    alice: User, seed: str, other_app: App
+) -> None:
+    app = app_at_the_second_step(alice)
+    number = app.call("POST", "auth/2fa/approval").json()["data"]["number"]
+    address = f"account/approvals/{newest(alice).pk}"
+    other_app.call("POST", address, answer="yes", number=number)
+    assert app.call("PUT", "auth/2fa/approval").status_code == 200
+    third = app_at_the_second_step(alice)
+    number = third.call("POST", "auth/2fa/approval").json()["data"]["number"]
+    listed = app.call("GET", "account/approvals").json()["data"]
+    assert listed["may_approve"] is False
+    address = f"account/approvals/{newest(alice).pk}"
+    refused = app.call("POST", address, answer="yes", number=number)
+    assert refused.status_code == 401
+    flows = [flow["id"] for flow in refused.json()["data"]["flows"]]
+    assert "mfa_reauthenticate" in flows
+    assert not third.is_signed_in()
+
+
+def test_an_app_is_told_when_nobody_could_approve(alice: User, seed: str) -> None:
+    app = app_at_the_second_step(alice)
+    refused = app.call("POST", "auth/2fa/approval")
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (409, "nobody_to_ask")
+
+
+def test_a13_apps_reach_no_approval_without_the_right_password_or_a_session(
+    alice: User, other_app: App, charlie: User
+) -> None:
+    for method in ("GET", "POST", "PUT"):
+        assert App().call(method, "auth/2fa/approval").status_code == 401
+    assert App().call("GET", "account/approvals").status_code == 401
+    app = app_at_the_second_step(alice)
+    number = app.call("POST", "auth/2fa/approval").json()["data"]["number"]
+    address = f"account/approvals/{newest(alice).pk}"
+    assert App().call("POST", address, answer="yes", number=number).status_code == 401
+    stranger = App()
+    stranger.call("POST", "auth/login", email=charlie.email, password=PASSWORD)
+    charlies = add_app(signed_in_tab(charlie.email))[0]
+    stranger = App()
+    stranger.call("POST", "auth/login", email=charlie.email, password=PASSWORD)
+    at = timezone.now() + timedelta(minutes=1)
+    with time_machine.travel(at, tick=False):
+        stranger.call("POST", "auth/2fa/authenticate", code=code_at(charlies))
+        assert stranger.call("GET", "account/approvals").json()["data"]["waiting"] == []
+        answer = stranger.call("POST", address, answer="yes", number=number)
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (409, "not_waiting")
+    assert app.call("PUT", "auth/2fa/approval").status_code == 409
 
 
 def test_after_a_change_of_password_no_approval_opens(alice: User, phone: Client) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from allauth.account.internal.flows.login import record_authentication
-from allauth.account.internal.stagekit import stash_login
 from allauth.account.stages import LoginStageController
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
@@ -20,15 +18,11 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from doorward.accounts import approvals, lockout, two_factor
+from doorward.accounts import approval_stage, approvals, lockout
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.models import Approval, User
 from doorward.accounts.second_step_stages import SecondStepStage
-from doorward.accounts.two_factor import Way
 from doorward.portal import asking
-
-ASKED_BY: Final = "approval"
-
 
 # -- in the browser that signs in ------------------------------------------------------------------
 
@@ -40,13 +34,11 @@ def ask(request: HttpRequest) -> HttpResponse:
     stage = _stage(request)
     if stage is None:
         return redirect("/login/")
-    user = stage.login.user
-    if Way.APPROVAL not in two_factor.standing(user).ways:
+    try:
+        approval_stage.ask(request, stage)
+    except approval_stage.NobodyToAsk:
         messages.error(request, _("No other browser of yours can approve it. Choose another way."))
         return redirect("mfa_authenticate")
-    origin = origin_of(request)
-    try:
-        approval = approvals.ask(user, ip=origin.ip, agent=origin.agent)
     except approvals.TooManyPrompts as many:
         messages.error(
             request,
@@ -54,8 +46,6 @@ def ask(request: HttpRequest) -> HttpResponse:
             % {"minutes": many.minutes},
         )
         return redirect("mfa_authenticate")
-    stage.state[ASKED_BY] = str(approval.pk)
-    stash_login(request, stage.login)
     return redirect("approval_wait")
 
 
@@ -64,13 +54,13 @@ def ask(request: HttpRequest) -> HttpResponse:
 def wait(request: HttpRequest) -> HttpResponse:
     """Show the number, and how it stands; a part of the page asks for itself again."""
     stage = _stage(request)
-    approval = _asked_by(stage)
+    approval = approval_stage.asked_by(stage)
     if stage is None or approval is None:
         return _away(request, reverse("mfa_authenticate" if stage else "account_login"))
     now = timezone.now()
     context = {
         "approval": approval,
-        "state": _word(approval),
+        "state": approval_stage.state_of(approval),
         "seconds": max(0, round((approval.expires_at - now).total_seconds())),
     }
     if request.headers.get("HX-Request") == "true":
@@ -83,32 +73,17 @@ def wait(request: HttpRequest) -> HttpResponse:
 def finish(request: HttpRequest) -> HttpResponse:
     """Go on with the sign-in that was approved; it opens once."""
     stage = _stage(request)
-    approval = _asked_by(stage)
+    approval = approval_stage.asked_by(stage)
     if stage is None or approval is None:
         return _away(request, reverse("mfa_authenticate" if stage else "account_login"))
-    user = stage.login.user
-    origin = origin_of(request)
-    if not approvals.use(user, approval.pk, ip=origin.ip, agent=origin.agent):
+    if not approval_stage.use(request, stage):
         return _away(request, reverse("approval_wait"))
-    record_authentication(request, user, method=Way.APPROVAL.value)
     answer = cast(HttpResponse, stage.exit())
     return _away(request, answer.headers["Location"])
 
 
 def _stage(request: HttpRequest) -> Any:
     return LoginStageController.enter(request, SecondStepStage.key)
-
-
-def _asked_by(stage: Any) -> Approval | None:
-    asked = stage.state.get(ASKED_BY) if stage is not None else None
-    return approvals.find(stage.login.user, UUID(asked)) if asked else None
-
-
-def _word(approval: Approval) -> str:
-    over = timezone.now() >= approval.expires_at
-    if over and approval.state in {Approval.State.WAITING, Approval.State.APPROVED}:
-        return "over"
-    return str(approval.state)
 
 
 def _away(request: HttpRequest, address: str) -> HttpResponse:
@@ -167,7 +142,7 @@ def answer(request: HttpRequest, approval_id: UUID) -> HttpResponse:
         "is_proven": is_proven,
         "network": there,
         "same_network": here == there,
-        "state": _word(approval),
+        "state": approval_stage.state_of(approval),
     }
     return render(request, "portal/approval/answer.html", context)
 
