@@ -42,6 +42,8 @@ PAGES: Final[dict[str, Place]] = {
     "device_rename": Act.DEVICES_CHANGE,
     "device_remove": Act.DEVICES_CHANGE,
     "device_settle": Act.DEVICES_CHANGE,
+    "device_copies": Act.DEVICES_CHANGE,
+    "device_replace": Act.DEVICES_CHANGE,
     "device_commands": Act.DEVICES_LOOK,
     "device_commands_all": Act.DEVICES_LOOK,
     "device_command": Act.DEVICES_LOOK,

@@ -138,6 +138,7 @@ WORDS: Final[dict[str, tuple[str, Promise]]] = {
     "device.command.asked": ("scan", _("A device was asked to do something")),
     "device.command.canceled": ("scan", _("Something asked of a device was taken back")),
     "device.threat.disputed": ("away", _("A find was said to be wrong")),
+    "device.replaced": ("laptop", _("A device took another’s place")),
     "device.clone.settled": ("laptop", _("The warning about a copied device was settled")),
 }
 

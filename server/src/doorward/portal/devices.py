@@ -24,7 +24,7 @@ from doorward.accounts.adapter import origin_of
 from doorward.accounts.models import Membership, User
 from doorward.accounts.permissions import Act
 from doorward.devices import clones, enrollment, queries, removal, seats, state
-from doorward.devices.models import Device
+from doorward.devices.models import Device, Twin
 from doorward.portal import commands as asking
 from doorward.portal import live, texts, visits
 from doorward.portal.visits import Visit
@@ -91,6 +91,7 @@ def show(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
             "whose": _whose(visit, device),
             "start": start_command(device),
             "rules": _rules(),
+            "twin": Twin.objects.filter(device=device).first() if device.cloned_at else None,
             "threats": reports.threats(visit.sight, threats, limit=RECENT_SHOWN).rows,
             "scans": reports.scans(visit.sight, scans, limit=RECENT_SHOWN).rows,
             "asked": lambda: asking.section(request, visit, device),
@@ -106,6 +107,7 @@ def show(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
         device.definitions_version,
         device.queue_depth,
         device.queue_dropped,
+        device.settling_since,
         now.date(),
     )
     return live.answer(
@@ -165,17 +167,32 @@ def add(request: HttpRequest, visit: Visit) -> HttpResponse:
     if request.method != "POST":
         return render(request, "portal/devices/add.html", context)
     member, for_all = _chosen(request.POST.get("whose", ""), visit, people)
+    return show_code(request, visit, member=member, for_all=for_all)
+
+
+def show_code(
+    request: HttpRequest,
+    visit: Visit,
+    *,
+    member: User | None = None,
+    for_all: bool = False,
+    replaces: Device | None = None,
+) -> HttpResponse:
+    """Make a code and show it, in this one answer, with the commands that use it."""
     origin = origin_of(request)
     code, text = enrollment.new_code(
         visit.account,
         visit.user,
         member=member,
         for_all=for_all,
+        replaces=replaces,
         ip=origin.ip,
         agent=origin.agent,
     )
     ways = commands(text)
-    context |= {
+    context = {
+        "visit": visit,
+        "replaces": replaces,
         "code": text,
         "ways": ways,
         "qr": SafeString(  # nosec B703 # drawn by segno from ASCII of ours; no part of it comes from a person
