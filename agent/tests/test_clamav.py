@@ -249,10 +249,75 @@ def test_a_clamd_that_fails_is_told_and_our_engine_still_sees_the_file(
     assert again.summary.cached == 0
 
 
+def test_a_clamd_that_is_there_and_silent_is_said_in_the_report(
+    home: Path, with_clamd: AgentConfig, clamd: StandIn
+) -> None:
+    (home / "a").write_bytes(b"MZ" + bytes(100))
+    with_clamd = dataclasses.replace(with_clamd, clamd_timeout=0.2)
+    clamd.silent = True
+    run = scan.run([home], with_clamd)
+    assert list(run) == []
+    assert run.summary.limited == {"clamav-away": 1}
+    assert run.summary.notes[0].path == os.fspath(clamd.path)
+    assert not run.summary.complete
+    # What was seen without it is looked at again as soon as it answers.
+    clamd.silent = False
+    again = scan.run([home], with_clamd)
+    list(again)
+    assert (again.summary.cached, again.summary.complete) == (0, True)
+
+
+@pytest.mark.parametrize("how", ["gone", "silent", "other signatures"])
+def test_a_clamd_lost_after_the_start_leaves_nothing_clean_by_its_name(
+    how: str, home: Path, with_clamd: AgentConfig, clamd: StandIn
+) -> None:
+    with_clamd = dataclasses.replace(with_clamd, clamd_timeout=0.2)
+    (home / "a").write_bytes(b"MZ" + bytes(100))
+    (home / "letter").write_text("Dear Bob")
+    run = scan.run([home], with_clamd)
+    before = clamd.version
+    if how == "gone":
+        clamd.path.unlink()
+    elif how == "silent":
+        clamd.silent = True
+    else:
+        clamd.version = before.replace("27500", "27501")
+    assert list(run) == []
+    assert run.summary.limited == {"clamav-failed": 1}
+    clamd.silent, clamd.version = False, before
+    if how == "gone":
+        return
+    again = scan.run([home], with_clamd)
+    list(again)
+    # The letter was never for clamd; the program is looked at anew, by both.
+    assert (again.summary.cached, again.summary.scanned) == (1, 1)
+    assert again.summary.complete
+
+
+def test_of_two_engines_that_both_hit_the_graver_is_told_and_the_other_named(
+    home: Path, with_clamd: AgentConfig, clamd: StandIn
+) -> None:
+    (home / "both.com").write_bytes(eicar())
+    (home / "clamd only").write_bytes(b"MZ" + SIGNATURE)
+    clamd.reply = None
+    run = scan.run([home], with_clamd)
+    found = {Path(one.path).name: one for one in run}
+    assert found["both.com"].engine == "yara"
+    assert found["clamd only"].engine == "clamav"
+    clamd.reply = "fd[10]: Win.Trojan.Charlie-2 FOUND"
+    with zipfile.ZipFile(home / "differ.zip", "w") as archive:
+        archive.writestr("member.com", eicar())
+    (differ,) = scan.run([home / "differ.zip"], with_clamd)
+    assert (differ.engine, differ.severity) == ("clamav", "high")
+    assert "DW-TEST-0001" in differ.also
+
+
 def test_without_a_clamd_nothing_is_asked(config: AgentConfig, tmp_path: Path) -> None:
     nowhere = dataclasses.replace(config, clamd=True, clamd_sockets=(os.fspath(tmp_path / "no"),))
     assert clamav.find(nowhere) is None
-    assert "clamd" not in scan.version(nowhere, definitions.current())
+    found, silent = scan.with_second_engine(nowhere)
+    assert (found.clamd_version, silent) == ("", "")
+    assert "clamd" not in scan.version(found, definitions.current())
     ordinary = tmp_path / "file"
     ordinary.write_text("x")
     assert (

@@ -107,6 +107,9 @@ class AgentConfig:
         "/run/clamav/clamd.sock",
         "/tmp/clamd.socket",  # nosec B108 # noqa: S108 (clamd's own default; its owner is checked)
     )
+    clamd_version: str = ""
+    """What the clamd said of itself that this scan asks; "" where none is asked. Found at the start
+    of a scan, and then the one whose verdicts count."""
     clamd_timeout: float = 30.0
     clamd_stream_bytes: int = 25 * MEBIBYTE
     """clamd's own default StreamMaxLength (clamd.conf(5)); a larger member is not sent."""

@@ -16,6 +16,7 @@ Nothing heavy is imported until a file must really be read: a rescan of unchange
 more than the walk.
 """
 
+import dataclasses
 import os
 import stat
 import sys
@@ -138,9 +139,21 @@ def run(
     )
 
 
+def with_second_engine(config: AgentConfig) -> tuple[AgentConfig, str]:
+    """Return the configuration with the clamd that is there now, and the socket of one that should
+    answer and does not ("" where that is not so)."""
+    if not config.clamd or not any(os.path.exists(path) for path in config.clamd_sockets):
+        return dataclasses.replace(config, clamd_version=""), ""
+    from doorward_agent.engines import clamav  # only where a socket is there
+
+    found = clamav.find(config)
+    silent = "" if found is not None else clamav.socket_path(config) or ""
+    return dataclasses.replace(config, clamd_version=found.version if found else ""), silent
+
+
 def version(config: AgentConfig, found: definitions.DefinitionSet) -> str:
-    """Return everything a verdict depends on, as text: definitions, engines, and the settings they
-    work under."""
+    """Return everything a verdict depends on, as text: definitions, engines (clamd as
+    `with_second_engine` has found it), and the settings they work under."""
     seen_by = [
         f"logic {LOGIC}",
         f"definitions {found.version}",
@@ -148,12 +161,8 @@ def version(config: AgentConfig, found: definitions.DefinitionSet) -> str:
         # The unpackers are the standard library's.
         f"python {sys.version_info[0]}.{sys.version_info[1]}",
     ]
-    if config.clamd and any(os.path.exists(path) for path in config.clamd_sockets):
-        from doorward_agent.engines import clamav  # only where a socket is there
-
-        clamd = clamav.find(config)
-        if clamd is not None:
-            seen_by.append(f"clamd {clamd.version}")
+    if config.clamd_version:
+        seen_by.append(f"clamd {config.clamd_version}")
     limits = (
         "window_bytes",
         "window_overlap_bytes",
@@ -196,11 +205,12 @@ class Run:
         remember: bool,
     ) -> None:
         self._starts = starts
+        config, silent = with_second_engine(config)
         self._config = config
         self._progress = progress
         self._cancel = cancel
         self._remember = remember
-        self._definitions = definitions.current()
+        self._definitions = definitions.in_force(config.state_dir)
         self._inspection = Inspection(
             config,
             self._definitions,
@@ -208,6 +218,9 @@ class Run:
             remember=remember,
         )
         self._counts = self._inspection.counts
+        if silent:
+            # It is here and should see every program and archive: they are not seen whole.
+            self._counts.note(self._counts.limited, "clamav-away", os.fsencode(silent))
         self._mounts = self._inspection.mounts
         self._cancelled = False
         self._started_at = time.time()

@@ -97,6 +97,24 @@ class ClamdEngine:
         return connection
 
 
+class Away:
+    """A clamd that was there when the scan began, and is not any more: it has no verdict."""
+
+    name = ClamdEngine.name
+    unpacks = True
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+
+    def scan(self, content: bytes) -> list[Hit]:
+        """Raise EngineFailed."""
+        raise EngineFailed("clamd is gone, or has other signatures than at the start")
+
+    def scan_file(self, descriptor: int, size: int) -> list[Hit]:
+        """Raise EngineFailed."""
+        return self.scan(b"")
+
+
 def _reply(connection: socket.socket) -> str:
     held = b""
     while b"\0" not in held and len(held) < _LONGEST_REPLY:

@@ -56,6 +56,7 @@ LIMITS = (
     "open_archives",
     "clamd",
     "clamd_sockets",
+    "clamd_version",
     "clamd_timeout",
     "clamd_stream_bytes",
 )

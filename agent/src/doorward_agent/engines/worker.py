@@ -229,11 +229,17 @@ class _Digest(Protocol):
 
 
 def clamd_engines(config: AgentConfig) -> tuple[Engine, ...]:
-    """Return clamd as an engine where it runs and is wanted."""
-    if not config.clamd or os.name != "posix":
+    """Return clamd as an engine where this scan counts on it.
+
+    One that is gone by now, or has other signatures, gives no verdict: nothing passes for clean by
+    the one that was there at the start.
+    """
+    if not config.clamd_version or os.name != "posix":
         return ()
     found = clamav.find(config)
-    return () if found is None else (found,)
+    if found is None or found.version != config.clamd_version:
+        return (clamav.Away(config.clamd_version),)
+    return (found,)
 
 
 def give_up_rights(config: AgentConfig) -> None:

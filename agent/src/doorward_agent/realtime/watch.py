@@ -143,6 +143,9 @@ class Watch:
 
     def _open(self) -> None:
         found = definitions.in_force(self._base.state_dir)
+        self._config, silent = scan.with_second_engine(self._config)
+        if silent:
+            log.warning("clamd does not answer at %s: watching without it", silent)
         if self._inspection is not None:
             self._inspection.close()
         self._inspection = Inspection(

@@ -39,6 +39,10 @@ REASONS: Final[dict[str, Promise]] = {
     "quick-scan-failed": gettext_lazy("its last quick scan failed"),
     "full-scan-failed": gettext_lazy("its last full scan failed"),
     "custom-scan-failed": gettext_lazy("its last scan of chosen folders failed"),
+    "real-time-off": gettext_lazy("its real-time protection does not work: `status` there says why"),
+    "real-time-partly": gettext_lazy(
+        "its real-time protection works only in part: `status` there says why"
+    ),
 }
 """The agent's words (doorward_agent.protection)."""
 ACTIONS: Final[dict[int, tuple[str, Promise]]] = {
