@@ -370,6 +370,21 @@ DEFAULT_FROM_EMAIL = environment.text(
     "DOORWARD_EMAIL_FROM", f"no-reply@{_site.hostname}", "The sender of every mail."
 )
 
+# -- definitions -----------------------------------------------------------------------------------
+
+DEFINITIONS_EARLY_HOURS = environment.number(
+    "DOORWARD_DEFINITIONS_EARLY_HOURS",
+    6,
+    "How long a new set of definitions is with a few devices before all get it.",
+    least=0,
+    most=720,
+)
+CLAMAV_MIRROR = environment.text(
+    "DOORWARD_CLAMAV_MIRROR",
+    "",
+    "A folder of ClamAV databases that the devices' door serves; empty serves none.",
+)
+
 # -- static files, language, time ------------------------------------------------------------------
 
 STATIC_URL = "/static/"
@@ -385,6 +400,8 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English")]
+# Ours first: in English it holds what Django and allauth would say, in our voice.
+LOCALE_PATHS = [Path(__file__).parent / "locale"]
 
 # -- logs ------------------------------------------------------------------------------------------
 
