@@ -74,7 +74,9 @@ def main(argv: list[str]) -> int:
         return 2
     state = Path(tempfile.mkdtemp(prefix="dw-bench-scan-"))
     try:
-        return _report(_measure(folders, state, rounds), folders, count)
+        return report(
+            _measure(folders, state, rounds), f"corpus: {count:,} names in {', '.join(folders)}"
+        )
     finally:
         shutil.rmtree(state, ignore_errors=True)
 
@@ -308,7 +310,8 @@ def _clamdscan(folders: list[str], seconds: float) -> Row:
 # --------------------------------------------------------------------------------------- the table
 
 
-def _report(rows: Iterator[Row], folders: list[str], count: int) -> int:
+def report(rows: Iterator[Row], about: str) -> int:
+    """Print the table and what it is about; 1 when a limit is missed."""
     head = ("what", "figure", "peer or limit", "ratio", "limit", "")
     kept = list(rows)
     table = [
@@ -327,7 +330,7 @@ def _report(rows: Iterator[Row], folders: list[str], count: int) -> int:
         print(
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         )
-    print(f"corpus: {count:,} names in {', '.join(folders)}")
+    print(about)
     print(f"machine: {ground.machine()}")
     return 0 if all(row.holds for row in kept) else 1
 
