@@ -38,7 +38,10 @@ class App:
             except ConnectionError:
                 return  # Nobody is there any more to hear it.
             await send({"type": "http.response.start", "status": status, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
+            if isinstance(body, bytes):
+                await send({"type": "http.response.body", "body": body})
+            else:
+                await door.send_file(body, send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
         else:

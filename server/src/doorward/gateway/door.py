@@ -5,30 +5,36 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
+from django.conf import settings
 from django.db import connection
 
-from doorward.gateway import enroll, problems
+from doorward.gateway import enroll, files, problems
 from doorward.gateway.bodies import Gone, Receive, SlowBodies
 from doorward.gateway.check_in import CheckIns, Tokens
 from doorward.gateway.commands import Commands
+from doorward.gateway.files import FileAnswer, FromDisk
 from doorward.gateway.jobs import Jobs
 from doorward.gateway.known import Known
 from doorward.gateway.problems import Answer, Refused
 from doorward.gateway.reports import Reports
 from doorward.gateway.settings import SettingsOfDevices
+from doorward.protection.definitions import repository
 from doorward.reports.intake import Intake
 
 log = structlog.get_logger(__name__)
 
-Route = Callable[[dict[str, Any], Receive], Awaitable[Answer]]
+Route = Callable[[dict[str, Any], Receive], Awaitable[FileAnswer]]
 
 PREFIX: Final = "/device/v1"
 CHECK_IN: Final = f"{PREFIX}/check-in"
 COMMANDS: Final = f"{PREFIX}/commands/"
 ONE_COMMAND: Final = f"{COMMANDS}{{command_uid}}"
+SIGNED_FILE: Final = f"{files.DEFINITIONS}{{file}}"
+CLAMAV_FILE: Final = f"{files.CLAMAV}{{file}}"
 READY_SECONDS: Final = 5.0
 
 
@@ -45,6 +51,8 @@ class Door:
         reports = Reports(self.intake, tokens, self.slow)
         commands = Commands(self.jobs, tokens, self.slow)
         self.known.also_writes.append(commands.flush)
+        signed = files.Files(repository.published, files.SIGNED, files.DEFINITIONS)
+        databases = files.Files(_clamav_folder, files.DATABASES, files.CLAMAV)
         self.routes: dict[str, dict[str, Route]] = {
             CHECK_IN: {"POST": check_ins.answer},
             f"{PREFIX}/reports": {"POST": reports.answer},
@@ -54,6 +62,8 @@ class Door:
             f"{PREFIX}/token": {"POST": self._token},
             f"{PREFIX}/keys": {"POST": self._change_key},
             f"{PREFIX}/self": {"DELETE": self._leave},
+            SIGNED_FILE: {"GET": signed.answer, "HEAD": signed.answer},
+            CLAMAV_FILE: {"GET": databases.answer, "HEAD": databases.answer},
             "/health/live": {"GET": self._live},
             "/health/ready": {"GET": self._ready},
         }
@@ -75,11 +85,11 @@ class Door:
             await self.intake.close()
             self.jobs.close()
 
-    async def answer(self, scope: dict[str, Any], receive: Receive) -> Answer:
+    async def answer(self, scope: dict[str, Any], receive: Receive) -> FileAnswer:
         """The answer to any request whatever. Raises Gone when nobody is there to hear it."""
         try:
             path = scope["path"]
-            methods = self.routes.get(ONE_COMMAND if path.startswith(COMMANDS) else path)
+            methods = self.routes.get(_template_of(path))
             if methods is None:
                 raise Refused("not-found")
             route = methods.get(scope["method"])
@@ -103,6 +113,16 @@ class Door:
             return problems.answer(refused)
         except Exception as error:  # noqa: BLE001 - whatever it was, the device gets an answer
             return _failed(CHECK_IN, error)
+
+    async def send_file(self, body: FromDisk, send: files.Send) -> None:
+        """Send what an answer left on disk; a reader that goes away or is too slow gets no more.
+
+        Where less was sent than announced, the HTTP server ends the connection.
+        """
+        try:
+            await files.send(body, send)
+        except OSError as problem:
+            log.info("gateway.download.ended", why=str(problem))
 
     async def _enroll(self, scope: dict[str, Any], receive: Receive) -> Answer:
         request = await enroll.receive_signed(scope, receive, self.slow)
@@ -129,6 +149,25 @@ class Door:
         except TimeoutError:
             raise problems.busy("The database does not answer") from None
         return problems.json_answer(200, b'{"status":"ready"}')
+
+
+def _template_of(path: str) -> str:
+    """The address of a route, with the name of what changes in it."""
+    for start, template in _TEMPLATES:
+        if path.startswith(start):
+            return template
+    return path
+
+
+_TEMPLATES: Final = (
+    (COMMANDS, ONE_COMMAND),
+    (files.DEFINITIONS, SIGNED_FILE),
+    (files.CLAMAV, CLAMAV_FILE),
+)
+
+
+def _clamav_folder() -> Path | None:
+    return Path(settings.CLAMAV_MIRROR) if settings.CLAMAV_MIRROR else None
 
 
 def _failed(path: str, error: Exception) -> Answer:

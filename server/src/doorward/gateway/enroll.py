@@ -18,6 +18,7 @@ from doorward.gateway.check_in import no_longer
 from doorward.gateway.jobs import Jobs
 from doorward.gateway.known import Known
 from doorward.gateway.problems import Answer, Refused
+from doorward.protection.definitions import repository
 from doorward_protocol import signing
 from doorward_protocol.messages import (
     MAX_MESSAGE_BYTES,
@@ -109,6 +110,7 @@ async def enroll(request: Signed, jobs: Jobs, known: Known) -> Answer:
         server_time=now_ms(),
         check_in=check_in.RHYTHM,
         settings_version=joined.device.wanted_version,
+        definitions_root=await jobs.run(repository.to_pin),
     )
     return problems.json_answer(201 if joined.is_new else 200, encode(answer))
 
@@ -133,6 +135,7 @@ async def token(request: Signed, jobs: Jobs) -> Answer:
         token=text,
         expires_at=expires_at * 1000,
         server_time=int(now * 1000),
+        definitions_root=await jobs.run(repository.to_pin),
     )
     return problems.json_answer(200, encode(answer))
 

@@ -22,6 +22,7 @@ from doorward.devices import bell, check_in, presence
 from doorward.devices.check_in import DeviceState
 from doorward.gateway import connections, problems
 from doorward.gateway.bodies import SlowBodies
+from doorward.gateway.definitions import Sets
 from doorward.gateway.jobs import Jobs
 from doorward.gateway.problems import JSON, NO_SNIFF, NO_STORE, Refused
 from doorward.protection import policy
@@ -52,6 +53,7 @@ class Known:
     def __init__(self, jobs: Jobs, slow: SlowBodies) -> None:
         self._jobs = jobs
         self._slow = slow
+        self._sets = Sets(jobs)
         self._states: dict[bytes, DeviceState] = {}
         self._reads: dict[bytes, asyncio.Future[DeviceState | None]] = {}
         self._to_read: list[bytes] = []
@@ -93,6 +95,7 @@ class Known:
 
     async def _read(self, batch: list[bytes]) -> None:
         try:
+            await self._sets.read()
             found = await self._jobs.run(presence.load, [UUID(bytes=key) for key in batch])
         except Exception as error:  # noqa: BLE001 - every waiting request gets it as its own
             for key in batch:
@@ -105,6 +108,7 @@ class Known:
             state = found.get(UUID(bytes=key))
             if state is not None:
                 state.entitlement_read_at = state.seen_at = now
+                state.definitions_version = self._sets.wanted(state.device_id)
                 prepare_answer(state)
                 self._states[key] = state
                 if state.said is not None:
@@ -229,6 +233,8 @@ class Known:
             await self._jobs.run(policy.overtake, ahead)
         for change in await self._jobs.run(presence.changed_since, since):
             self._learn(change)
+        if await self._sets.read():
+            self._mean_sets()
         if self._stale_accounts:
             accounts, self._stale_accounts = self._stale_accounts, set()
             await self._renew_entitlements(accounts)
@@ -252,6 +258,14 @@ class Known:
         if change.commanded_at != state.commanded_at:
             state.commanded_at, state.has_commands = change.commanded_at, True
             self._wake(key)
+
+    def _mean_sets(self) -> None:
+        # Nobody is woken: devices hear of a new set one after the other, as their calls end.
+        for state in self._states.values():
+            wanted = self._sets.wanted(state.device_id)
+            if wanted != state.definitions_version:
+                state.definitions_version = wanted
+                prepare_answer(state)
 
     async def _renew_entitlements(self, accounts: Iterable[UUID]) -> None:
         entitled = await self._jobs.run(presence.entitled, list(accounts))
