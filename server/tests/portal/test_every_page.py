@@ -45,6 +45,8 @@ SECRET = {"receipt", "receipt_file"}
 PAGES = ["/", "/devices/", "/devices/add/", "/protection/", "/reports/", "/reports/threats/"]
 PAGES += [
     "/reports/quarantine/",
+    "/devices/commands/",
+    "/devices/choose/",
     "/subscription/",
     "/account/privacy/",
     "/account/",

@@ -7,6 +7,7 @@ Once it was sent only the device knows what became of it, and nothing is claimed
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -401,12 +402,33 @@ def of_device(device: Device, *, most: int) -> list[Command]:
     return list(_of(device)[:most])
 
 
-def page(device: Device, *, before: int | None, size: int) -> list[Command]:
-    """Return commands older than this one; one more than ``size`` says that there are more."""
-    rows = _of(device)
+@dataclass(frozen=True)
+class Wanted:
+    """Which commands; what is left out does not filter."""
+
+    device: UUID | None = None
+    states: frozenset[str] = frozenset()
+    kinds: frozenset[str] = frozenset()
+
+
+def page(
+    account: Account, wanted: Wanted, *, before: int | None = None, size: int
+) -> list[Command]:
+    """Return the account's commands older than this one, the newest first, by one query.
+
+    One more than ``size`` says that there are more. Those of a removed device are not among them.
+    """
+    rows = Command.objects.filter(account=account, device__revoked_at__isnull=True)
+    if wanted.device is not None:
+        rows = rows.filter(device=wanted.device)
+    if wanted.states:
+        rows = rows.filter(state__in=wanted.states)
+    if wanted.kinds:
+        rows = rows.filter(kind__in=wanted.kinds)
     if before is not None:
         rows = rows.filter(pk__lt=before)
-    return list(rows[: size + 1])
+    found = rows.select_related("asked_by", "device__presence").order_by("-id")
+    return list(found[: size + 1])
 
 
 def open_about(account: Account, kinds: Collection[str]) -> list[Command]:

@@ -11,8 +11,10 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
+from django.utils.functional import Promise
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST, require_safe
 from uuid_utils.compat import uuid7
 
@@ -20,9 +22,10 @@ from doorward.accounts.adapter import origin_of
 from doorward.accounts.models import Shares
 from doorward.accounts.permissions import Act
 from doorward.devices import commands, queries
-from doorward.devices.models import Command, Device
-from doorward.portal import asked, live, texts, visits
+from doorward.devices.models import OPEN, Command, CommandState, Device
+from doorward.portal import asked, filters, live, texts, visits
 from doorward.portal.visits import Visit
+from doorward.reports import queries as reports
 from doorward_protocol.messages import MAX_PATH, CommandArgs
 
 SHOWN: Final = 3
@@ -35,6 +38,15 @@ EXAMPLES: Final = {
     "macos": "/Users/you/Downloads",
 }
 KINDS: Final = {"check": "diagnostics.collect", "key": "key.rotate"}
+HOW: Final[dict[str, tuple[str | Promise, frozenset[str]]]] = {
+    "open": (gettext_lazy("Going on"), frozenset(OPEN)),
+    "done": (gettext_lazy("Done"), frozenset({CommandState.DONE})),
+    "not": (
+        gettext_lazy("Not done"),
+        frozenset(set(CommandState.values) - {*OPEN, CommandState.DONE}),
+    ),
+}
+"""By what a list of commands can be narrowed."""
 
 
 @require_safe
@@ -105,21 +117,43 @@ def cancel(request: HttpRequest, visit: Visit, device_id: UUID, uid: UUID) -> Ht
     commands.cancel(command, actor=visit.user, origin=origin_of(request))
     if request.headers.get("HX-Request") == "true":
         return HttpResponse(_drawn(request, visit, device))
-    in_list = request.POST.get("back") == "list"
-    return redirect(f"{_page_of(device)}commands/all/" if in_list else _page_of(device))
+    back = {
+        "list": f"{_page_of(device)}commands/all/",
+        "everywhere": "/devices/commands/",
+        "command": f"{_page_of(device)}commands/{uid}/",
+    }
+    return redirect(back.get(request.POST.get("back", ""), _page_of(device)))
 
 
 @require_safe
 @visits.may(Act.DEVICES_LOOK)
 def overview(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
     """List what was asked of the device in the last months, newest first."""
-    device = _find(visit, device_id)
+    return _list(request, visit, _find(visit, device_id))
+
+
+@require_safe
+@visits.may(Act.DEVICES_LOOK)
+def everywhere(request: HttpRequest, visit: Visit) -> HttpResponse:
+    """List what was asked of all devices in the last months, newest first."""
+    return _list(request, visit, None)
+
+
+def _list(request: HttpRequest, visit: Visit, device: Device | None) -> HttpResponse:
     now = timezone.now()
     before = request.GET.get("before", "")
     if before and not (before.isascii() and before.isdigit() and len(before) < 19):
         raise Http404
-    found = commands.page(device, before=int(before) if before else None, size=PAGE)
+    how = filters.one_of(request.GET, "how", HOW)
+    kind = filters.one_of(request.GET, "kind", asked.TITLES)
+    wanted = commands.Wanted(
+        device=device.pk if device is not None else None,
+        states=HOW[how][1] if how else frozenset(),
+        kinds=frozenset({kind} if kind else ()),
+    )
+    found = commands.page(visit.account, wanted, before=int(before) if before else None, size=PAGE)
     shown = found[:PAGE]
+    how_far = {key: words for key, (words, _states) in HOW.items()}
     return live.answer(
         request,
         "portal/commands/list.html",
@@ -128,10 +162,19 @@ def overview(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpRespons
         context=lambda: {
             "visit": visit,
             "device": device,
-            "asked": [asked.of(command, device, visit.sight, now) for command in shown],
+            "asked": [asked.of(each, each.device, visit.sight, now) for each in shown],
             "may_ask": visit.may(Act.DEVICES_COMMAND),
-            "next": shown[-1].pk if len(found) > PAGE else None,
+            "filters": [
+                filters.by(request.GET, _("How far"), "how", how_far),
+                filters.by(request.GET, _("What"), "kind", asked.TITLES),
+            ],
+            "is_filtered": bool(how or kind),
+            "next": filters.link(request.GET, before=str(shown[-1].pk))
+            if len(found) > PAGE
+            else "",
+            "newest": filters.link(request.GET, before=""),
             "is_first": not before,
+            "going_on": sum(command.is_open for command in shown) if not before else 0,
         },
     )
 
@@ -147,11 +190,15 @@ def show(request: HttpRequest, visit: Visit, device_id: UUID, uid: UUID) -> Http
         request,
         "portal/commands/one.html",
         "portal/commands/one_live.html",
-        seen=(visit.role, asked.seen(command), now.minute),
+        seen=(visit.role, asked.seen(command), reports.version(visit.account), now.minute),
         context=lambda: {
             "visit": visit,
             "device": device,
             "it": asked.of(command, device, visit.sight, now),
+            "scan": reports.scan_by_command(visit.sight, device.pk, command.uid)
+            if command.kind == "scan.run"
+            else None,
+            "may_ask": visit.may(Act.DEVICES_COMMAND),
             "report": _readable(command.report) if visit.sight.of(device) != Shares.STATE else "",
         },
     )

@@ -33,6 +33,7 @@ def show(request: HttpRequest, visit: Visit, group_id: UUID) -> HttpResponse:
         "group_id": group_id,
         "group": group,
         "may_change": visit.may(Act.PROTECTION_CHANGE),
+        "may_command": visit.may(Act.DEVICES_COMMAND),
         "sections": [
             (section, settings_words.summary(section, document), section.key in group.layer.values)
             for section in schema.SECTIONS

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -19,7 +18,7 @@ from django.views.decorators.http import require_safe
 from doorward.accounts.models import Account
 from doorward.accounts.permissions import Act
 from doorward.devices import queries as devices
-from doorward.portal import live, quarantine, telling, texts, visits, wrong_finds
+from doorward.portal import filters, live, quarantine, telling, texts, visits, wrong_finds
 from doorward.portal.devices import launcher_of
 from doorward.portal.visits import Visit
 from doorward.reports import queries
@@ -48,28 +47,11 @@ RESULTS: Final[dict[str, str | Promise]] = {
 }
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One value of a filter, as the link that sets it."""
-
-    words: str | Promise
-    link: str
-    is_chosen: bool
-
-
-@dataclass(frozen=True)
-class Filter:
-    """One thing a list can be narrowed by."""
-
-    name: str | Promise
-    choices: list[Choice]
-
-
 @require_safe
 @visits.may(Act.REPORTS_LOOK)
 def scans(request: HttpRequest, visit: Visit) -> HttpResponse:
     """List the account's scans, newest first."""
-    result = _one_of(request.GET, "result", RESULTS)
+    result = filters.one_of(request.GET, "result", RESULTS)
     wanted = queries.ScanFilter(
         device=_device(request.GET),
         with_detections={"threats": True, "clean": False}.get(result),
@@ -94,7 +76,7 @@ def scans(request: HttpRequest, visit: Visit) -> HttpResponse:
             "tab": "scans",
             "filters": [
                 _device_filter(request.GET, visit.account),
-                _filter(request.GET, _("Result"), "result", RESULTS),
+                filters.by(request.GET, _("Result"), "result", RESULTS),
                 _span_filter(request.GET),
             ],
             "is_filtered": _is_filtered(request.GET),
@@ -109,7 +91,7 @@ def scans(request: HttpRequest, visit: Visit) -> HttpResponse:
 @visits.may(Act.REPORTS_LOOK)
 def threats(request: HttpRequest, visit: Visit) -> HttpResponse:
     """List the account's threats, newest first."""
-    action = _one_of(request.GET, "action", ACTIONS)
+    action = filters.one_of(request.GET, "action", ACTIONS)
     text = request.GET.get("text", "").strip().replace("\x00", "")[:200]
     wanted = queries.ThreatFilter(
         device=_device(request.GET),
@@ -127,7 +109,7 @@ def threats(request: HttpRequest, visit: Visit) -> HttpResponse:
             "tab": "threats",
             "filters": [
                 _device_filter(request.GET, visit.account),
-                _filter(request.GET, _("Action taken"), "action", actions),
+                filters.by(request.GET, _("Action taken"), "action", actions),
                 _span_filter(request.GET),
             ],
             "is_filtered": _is_filtered(request.GET),
@@ -215,13 +197,6 @@ def _live(
 # -- filters -------------------------------------------------------------------------------------
 
 
-def _one_of(asked: QueryDict, key: str, known: Mapping[str, object]) -> str:
-    value = asked.get(key, "")
-    if value and value not in known:
-        raise BadRequest(key)
-    return value
-
-
 def _device(asked: QueryDict) -> UUID | None:
     text = asked.get("device", "")
     try:
@@ -231,7 +206,7 @@ def _device(asked: QueryDict) -> UUID | None:
 
 
 def _since(asked: QueryDict) -> datetime | None:
-    span = _one_of(asked, "time", SPANS)
+    span = filters.one_of(asked, "time", SPANS)
     if not span:
         return None
     # To the minute, so that the live part's question stays the same between two looks.
@@ -242,41 +217,21 @@ def _is_filtered(asked: QueryDict) -> bool:
     return any(asked.get(key) for key in ("device", "result", "action", "time", "text"))
 
 
-def _link(asked: QueryDict, **changes: str) -> str:
-    query = asked.copy()
-    query.pop("at", None)
-    for key, value in changes.items():
-        query[key] = value
-        if not value:
-            del query[key]
-    return f"?{query.urlencode()}"
-
-
 def _neighbors(asked: QueryDict, page: queries.Page[Any]) -> dict[str, str]:
     """Return the links to the pages before and after, "" where there is none."""
     return {
-        "older": _link(asked, at=page.older) if page.older else "",
-        "newer": _link(asked, at=page.newer) if page.newer else "",
+        "older": filters.link(asked, at=page.older) if page.older else "",
+        "newer": filters.link(asked, at=page.newer) if page.newer else "",
     }
 
 
-def _filter(
-    asked: QueryDict, name: str | Promise, key: str, values: dict[str, str | Promise]
-) -> Filter:
-    chosen = asked.get(key, "")
-    choices = [Choice(_("All"), _link(asked, **{key: ""}), not chosen)]
-    choices += [
-        Choice(words, _link(asked, **{key: value}), value == chosen)
-        for value, words in values.items()
-    ]
-    return Filter(name, choices)
+def _span_filter(asked: QueryDict) -> filters.Filter:
+    return filters.by(
+        asked, _("Time"), "time", {key: words for key, (words, _span) in SPANS.items()}
+    )
 
 
-def _span_filter(asked: QueryDict) -> Filter:
-    return _filter(asked, _("Time"), "time", {key: words for key, (words, _span) in SPANS.items()})
-
-
-def _device_filter(asked: QueryDict, account: Account) -> Filter:
+def _device_filter(asked: QueryDict, account: Account) -> filters.Filter:
     offered = devices.page(account, size=DEVICE_LINKS)[:DEVICE_LINKS]
     chosen = _device(asked)
     if chosen is not None and all(device.pk != chosen for device in offered):
@@ -287,4 +242,4 @@ def _device_filter(asked: QueryDict, account: Account) -> Filter:
     }
     if chosen is not None and str(chosen) not in names:
         names[str(chosen)] = _("A removed device")
-    return _filter(asked, _("Device"), "device", names)
+    return filters.by(asked, _("Device"), "device", names)

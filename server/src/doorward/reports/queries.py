@@ -341,6 +341,12 @@ def threat_detail(seen: Seen, uid: UUID) -> ThreatDetail:
     return ThreatDetail(found, _veiled(remediations, seen), of_scan)
 
 
+def scan_by_command(seen: Seen, device: UUID, command: UUID) -> Scan | None:
+    """The scan that this command of the device began, once the device told of it. One query."""
+    found = _of(Scan.objects.filter(command_uid=command), seen, device).order_by("id").first()
+    return _veiled([found], seen)[0] if found is not None else None
+
+
 IN_QUARANTINE: Final = frozenset({Disposition.QUARANTINED, Disposition.ISOLATED})
 MOST_HELD: Final = 200
 
