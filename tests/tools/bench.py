@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("check-in", "intake", "sign-in", "scan", "guessing")
+NAMES = ("check-in", "intake", "sign-in", "scan", "guessing", "fleet")
 
 
 def main(words: list[str]) -> int:
