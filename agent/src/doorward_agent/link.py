@@ -13,7 +13,7 @@ import email.utils
 import ipaddress
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Final, TypeVar
 from urllib.parse import SplitResult, urlsplit
 from uuid import UUID
@@ -31,6 +31,8 @@ READ_SECONDS: Final = 30.0
 # From the first byte sent to the last received, beside the time the server was asked to wait: a
 # server that answers one byte a second must not hold the agent for ever.
 CALL_SECONDS: Final = 60.0
+# A file that comes more slowly, in bytes a second, is given up; what came of it is kept.
+SLOWEST_FILE: Final = 4096
 # No answer is longer than a report may be; a longer one is not from our server.
 MAX_ANSWER_BYTES: Final = messages.MAX_REPORT_BYTES
 # Below this, compressing costs more than it saves.
@@ -178,6 +180,8 @@ class Link:
         self._key = key
         self._clock = clock
         self._sent = sent
+        # With what definitions begin to be trusted, as the server last told it.
+        self.definitions_root: messages.DefinitionsRoot | None = None
         self._token = ""
         self._token_until = 0.0
         self._token_lock = asyncio.Lock()
@@ -288,6 +292,7 @@ class Link:
                 return self._token
             body = messages.encode(messages.TokenRequest())
             answer = await self._signed("POST", "/token", body, messages.TokenAnswer)
+            self.definitions_root = answer.definitions_root
             # Measured on a clock that nobody can set; a tenth early, so that none ends on its way.
             lifetime = (answer.expires_at - answer.server_time) / 1000
             self._token, self._token_until = answer.token, time.monotonic() + lifetime * 0.9
@@ -348,22 +353,10 @@ class Link:
         """Turn what the network does into words."""
         try:
             async with asyncio.timeout(seconds):
-                yield
+                with _told(self.server):
+                    yield
         except TimeoutError:
             raise ServerUnreachable(f"{self.server} did not answer in time.") from None
-        except httpx2.TimeoutException:
-            raise ServerUnreachable(f"{self.server} did not answer in time.") from None
-        except (httpx2.HTTPError, ssl.SSLError, OSError, httpx2.InvalidURL) as problem:
-            certificate = _certificate_problem(problem)
-            if certificate:
-                raise ServerUntrusted(
-                    f"The certificate of {self.server} is not to be trusted: {certificate}. "
-                    "If it is your own authority's, name its file with --ca-file."
-                ) from None
-            reason = str(problem).strip() or type(problem).__name__
-            raise ServerUnreachable(
-                f"{self.server} cannot be reached: {messages.fitted(reason.rstrip('.'), 200)}."
-            ) from None
 
     def _problem(self, response: httpx2.Response, body: bytes) -> LinkProblem:
         """Answer the error that this response means."""
@@ -435,6 +428,90 @@ class Link:
             f"{self.server} answered {status}, but not as a Doorward server does. Is the address "
             "right, and does a sign-in page of this network stand in between?"
         )
+
+
+class NotServed(LinkProblem):
+    """The server has no such file; `status` is its answer."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Files:
+    """Fetches the server's signed files. What is in them proves itself, so no key is needed."""
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        insecure_http: bool = False,
+        ca_file: str = "",
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        """Prepare; nothing is sent yet. Raises ServerUntrusted as Link does."""
+        self.server = checked_server(server, insecure_http=insecure_http)
+        self._client = httpx2.Client(
+            verify=_trust(ca_file),
+            timeout=httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+            limits=httpx2.Limits(max_connections=1),
+            follow_redirects=False,
+            trust_env=not is_loopback(urlsplit(self.server).hostname or ""),
+            transport=transport,
+        )
+
+    def close(self) -> None:
+        """Give up the connection."""
+        self._client.close()
+
+    def fetch(self, name: str, *, start: int = 0) -> Iterator[bytes]:
+        """Yield a file from the byte `start` on, as it comes; whoever reads it counts the bytes.
+
+        Raises NotServed, ServerUnreachable, ServerUntrusted, AnswerUnreadable.
+        """
+        # By hand, without a header too many: that nothing is new must cost next to nothing.
+        request = httpx2.Request("GET", f"{self.server}{PREFIX}/definitions/{name}")
+        if start:
+            request.headers["Range"] = f"bytes={start}-"
+        with _told(self.server):
+            response = self._client.send(request, stream=True)
+            try:
+                if response.status_code != (206 if start else 200):
+                    raise NotServed(
+                        f"{self.server} answered {response.status_code} for {name}.",
+                        status=response.status_code,
+                    )
+                if response.headers.get("content-encoding", "identity") != "identity":
+                    raise AnswerUnreadable("A file came compressed, which was not asked for.")
+                begun, received = time.monotonic(), 0
+                for piece in response.iter_raw():
+                    received += len(piece)
+                    # A server that drips must not hold us for ever.
+                    if time.monotonic() - begun > CALL_SECONDS + received / SLOWEST_FILE:
+                        raise ServerUnreachable(f"{self.server} sends {name} too slowly.")
+                    yield piece
+            finally:
+                response.close()
+
+
+@contextlib.contextmanager
+def _told(server: str) -> Iterator[None]:
+    """Turn what the network does into words."""
+    try:
+        yield
+    except httpx2.TimeoutException:
+        raise ServerUnreachable(f"{server} did not answer in time.") from None
+    except (httpx2.HTTPError, ssl.SSLError, OSError, httpx2.InvalidURL) as problem:
+        certificate = _certificate_problem(problem)
+        if certificate:
+            raise ServerUntrusted(
+                f"The certificate of {server} is not to be trusted: {certificate}. "
+                "If it is your own authority's, name its file with --ca-file."
+            ) from None
+        reason = str(problem).strip() or type(problem).__name__
+        raise ServerUnreachable(
+            f"{server} cannot be reached: {messages.fitted(reason.rstrip('.'), 200)}."
+        ) from None
 
 
 _PROBLEM = msgspec.json.Decoder(messages.Problem)

@@ -43,7 +43,6 @@ PROBLEMS: Final = (
     "too-long",
     "unreadable",
     "not-signed",
-    "older",
     "unknown-part",
     "other-engine",
     "not-compiling",
