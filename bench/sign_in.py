@@ -7,8 +7,9 @@ one it does not, and as the whole conversation of a browser that fetches the pag
 is the hash itself: argon2id with the same library and parameters, one after the other, and nothing
 around it. Everybody knows their password; what guessing costs is measured elsewhere.
 
-The peer is allauth in a project as `django-admin startproject` leaves it, with the same hasher,
-served alike.
+Two peers are in the same table: allauth in a project as `django-admin startproject` leaves it,
+with the same hasher, served alike; and, where npm is there to fetch it, better-auth on SQLite with
+its own hash, which is measured bare as well. The short round fetches nothing and leaves it out.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ PEOPLE = 40
 CALLERS = 4
 GOAL = 0.88
 GOAL_CPU_MS = 4.0
-KNOWN, NEW, PAGE = "known", "new", "page"
+KNOWN, NEW, PAGE, BETTER_AUTH = "known", "new", "page", "better-auth"
+BETTER_AUTH_FILES = ground.ROOT / "bench" / "peers" / "better-auth"
+FETCHED_WITHIN_S = 180
 AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 PASSWORD = "a door that opens for everybody here"  # noqa: S105 - of people who live for seconds
 
@@ -65,7 +68,7 @@ def main(argv: list[str]) -> int:
     except ground.NotPossible as reason:
         print(f"bench sign-in: {reason}", file=sys.stderr)
         return 2
-    status = measure(rounds, seconds, core, load_core)
+    status = measure(rounds, seconds, core, load_core, fetch=not options.quick)
     return 0 if options.quick else status
 
 
@@ -77,9 +80,10 @@ class Run:
     cpu_ms: float
 
 
-def measure(rounds: int, seconds: float, core: int, load_core: int) -> int:
-    """Alternate the portal's ways, the peer and the bare hash, and print the table."""
-    with ground.prepared(1) as prepared:
+def measure(rounds: int, seconds: float, core: int, load_core: int, *, fetch: bool) -> int:
+    """Alternate the portal's ways, the peers and the bare hashes, and print the table."""
+    with contextlib.ExitStack() as stack:
+        prepared = stack.enter_context(ground.prepared(1))
         environment = {**os.environ, **prepared.environment}
 
         def child(on: int, *words: str) -> dict[str, float]:
@@ -93,6 +97,9 @@ def measure(rounds: int, seconds: float, core: int, load_core: int) -> int:
             told: dict[str, float] = json.loads(done.stdout)
             return told
 
+        def hashed(told: dict[str, float]) -> Run:
+            return Run(told["done"] / told["seconds"], told["cpu"] / told["done"] * 1e3)
+
         def loaded(port: int, process: subprocess.Popen[bytes], way: str) -> Run:
             used = ground.cpu_seconds(process)
             told = child(load_core, "--load", str(port), str(seconds), way)
@@ -100,22 +107,29 @@ def measure(rounds: int, seconds: float, core: int, load_core: int) -> int:
             return Run(told["done"] / told["seconds"], used / told["done"] * 1e3)
 
         child(core, "--seed")
-        with (
-            ground.portal(prepared, core=core) as (port, process),
-            start_project(core) as (peer_port, peer_process),
-        ):
-            # The first requests load the app, and make each browser known.
-            child(load_core, "--load", str(port), "3", KNOWN)
-            child(load_core, "--load", str(peer_port), "1", PAGE)
-            runs: dict[str, list[Run]] = {}
-            for _ in range(rounds):
-                for way in (KNOWN, NEW, PAGE):
-                    runs.setdefault(way, []).append(loaded(port, process, way))
-                runs.setdefault("peer", []).append(loaded(peer_port, peer_process, PAGE))
-                told = child(core, "--hash", str(seconds))
-                runs.setdefault("hash", []).append(
-                    Run(told["done"] / told["seconds"], told["cpu"] / told["done"] * 1e3)
-                )
+        port, process = stack.enter_context(ground.portal(prepared, core=core))
+        peer_port, peer_process = stack.enter_context(start_project(core))
+        second: BetterAuth | str = "not fetched for a short round"
+        if fetch:
+            try:
+                second = stack.enter_context(better_auth(core))
+            except ground.NotPossible as reason:
+                second = str(reason)
+        # The first requests load the app, and make each browser known.
+        child(load_core, "--load", str(port), "3", KNOWN)
+        child(load_core, "--load", str(peer_port), "1", PAGE)
+        if isinstance(second, BetterAuth):
+            child(load_core, "--load", str(second.port), "3", BETTER_AUTH)
+        runs: dict[str, list[Run]] = {}
+        for _ in range(rounds):
+            for way in (KNOWN, NEW, PAGE):
+                runs.setdefault(way, []).append(loaded(port, process, way))
+            runs.setdefault("peer", []).append(loaded(peer_port, peer_process, PAGE))
+            runs.setdefault("hash", []).append(hashed(child(core, "--hash", str(seconds))))
+            if isinstance(second, BetterAuth):
+                taken = loaded(second.port, second.process, BETTER_AUTH)
+                runs.setdefault(BETTER_AUTH, []).append(taken)
+                runs.setdefault("its hash", []).append(hashed(second.bare_hash(seconds)))
     bare = runs["hash"]
     said = {
         KNOWN: "sign-in, browser known",
@@ -134,12 +148,11 @@ def measure(rounds: int, seconds: float, core: int, load_core: int) -> int:
                 GOAL if way == KNOWN else 0.0,
             )
         )
-    above: dict[str, float] = {
-        way: statistics.median(
-            own.cpu_ms - limit.cpu_ms for own, limit in zip(runs[way], bare, strict=True)
-        )
-        for way in said
-    }
+    beside = f"better-auth: not measured, {second}"
+    if BETTER_AUTH in runs:
+        line, beside = against_better_auth(runs)
+        lines.append(line)
+    above = {way: cpu_above(runs[way], bare) for way in said}
     lines.append(
         ground.Line(
             "CPU above the hash, browser known",
@@ -157,12 +170,37 @@ def measure(rounds: int, seconds: float, core: int, load_core: int) -> int:
             f" {above[PAGE]:.1f} ms, allauth start-project with its page {above['peer']:.1f} ms",
             f"{PEOPLE} people, {CALLERS} browsers at once; each server on one core, load on"
             f" another; median of {rounds} alternated rounds of {seconds:g} s",
-            "better-auth: not measured here, it needs packages from the network",
+            beside,
         ],
     )
 
 
-# ------------------------------------------------------------------------------------------- peer
+def against_better_auth(runs: dict[str, list[Run]]) -> tuple[ground.Line, str]:
+    """Its row beside its own hash, and what our sign-ins are to its in words."""
+    theirs, bare = runs[BETTER_AUTH], runs["its hash"]
+    line = ground.Line(
+        "better-auth, sign-in",
+        f"{statistics.median(run.a_second for run in theirs):.1f}/s",
+        f"its own hash {statistics.median(run.a_second for run in bare):.1f}/s",
+        ground.ratio([run.a_second for run in theirs], [run.a_second for run in bare]),
+        0.0,
+    )
+    times = ground.ratio([run.a_second for run in runs[KNOWN]], [run.a_second for run in theirs])
+    hash_ms = statistics.median(run.cpu_ms for run in bare)
+    return line, (
+        f"better-auth: {times:.1f} times as many sign-ins by a known browser here as there;"
+        f" its hash {hash_ms:.1f} ms CPU, above it {cpu_above(theirs, bare):.1f} ms"
+    )
+
+
+def cpu_above(runs: list[Run], bare: list[Run]) -> float:
+    """Milliseconds of processor time of one sign-in that are not the bare hash."""
+    return statistics.median(
+        own.cpu_ms - limit.cpu_ms for own, limit in zip(runs, bare, strict=True)
+    )
+
+
+# ------------------------------------------------------------------------------------------ peers
 
 
 @contextlib.contextmanager
@@ -246,6 +284,92 @@ for number in range({people}):
 """
 
 
+@dataclass(frozen=True)
+class BetterAuth:
+    """A running better-auth of people who all have the same password."""
+
+    folder: Path
+    port: int
+    core: int
+    process: subprocess.Popen[bytes]
+
+    def bare_hash(self, seconds: float) -> dict[str, float]:
+        """How often its own hash was checked in so long, and the processor time that took."""
+        done = subprocess.run(
+            [
+                *(ground.TASKSET, "-c", str(self.core), "node", str(self.folder / "server.mjs")),
+                *("hash", str(seconds), PASSWORD),
+            ],
+            check=True,
+            stdout=subprocess.PIPE,
+        )
+        told: dict[str, float] = json.loads(done.stdout)
+        return told
+
+
+@contextlib.contextmanager
+def better_auth(core: int) -> Iterator[BetterAuth]:
+    """Yield better-auth on this core, fetched by npm into a folder that is gone afterwards.
+
+    Raises NotPossible without npm and node, and when the packages cannot be fetched.
+    """
+    npm, node = shutil.which("npm"), shutil.which("node")
+    if npm is None or node is None:
+        raise ground.NotPossible("npm is not here")
+    folder = Path(tempfile.mkdtemp(prefix="dw-peer-"))
+    log = folder / "log"
+    try:
+        for path in BETTER_AUTH_FILES.iterdir():
+            shutil.copy(path, folder)
+        fetch_packages(npm, folder)
+        port = ground.free_port()
+        with log.open("wb") as out:
+            process = ground.start(
+                [
+                    *(node, str(folder / "server.mjs"), "serve", str(port)),
+                    *(str(folder / "people.sqlite3"), str(PEOPLE), PASSWORD),
+                ],
+                core=core,
+                environment={"NODE_ENV": "production", "BETTER_AUTH_TELEMETRY": "0"},
+                stdout=out,
+                stderr=out,
+            )
+        try:
+            ground.wait_until_open(f"http://127.0.0.1:{port}/ready", process, log)
+            yield BetterAuth(folder, port, core, process)
+        finally:
+            ground.stop(process)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fetch_packages(npm: str, folder: Path) -> None:
+    """Have what the lock names in the folder. Raises NotPossible when that cannot be had.
+
+    No script of a package runs: its SQLite comes compiled.
+    """
+    try:
+        fetched = subprocess.run(
+            [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+            env={**os.environ, "npm_config_update_notifier": "false"},
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=FETCHED_WITHIN_S,
+        )
+        if fetched.returncode != 0:
+            reason = _last(fetched.stdout)
+            raise ground.NotPossible(f"its packages could not be fetched: {reason}")
+    except subprocess.TimeoutExpired as failure:
+        raise ground.NotPossible("its packages were not fetched in time") from failure
+
+
+def _last(said: bytes) -> str:
+    # Of what npm says the line that names the fault; addresses of its registry are left out.
+    lines = [line for line in said.decode(errors="replace").splitlines() if " code " in line]
+    return lines[-1] if lines else "npm did not say why"
+
+
 # ----------------------------------------------------------------------------------------- people
 
 
@@ -286,7 +410,9 @@ def load(port: int, seconds: float, way: str) -> int:
         try:
             while time.perf_counter() - began < seconds:
                 email = f"person-{turn % PEOPLE}@example.org"
-                if way == PAGE:
+                if way == BETTER_AUTH:
+                    sign_in_by_json(port, email)
+                elif way == PAGE:
                     Browser(port).sign_in(email)
                 else:
                     # The page is open already: what is measured is the sending.
@@ -368,6 +494,26 @@ class Browser:
         for value in answer.headers.get_all("Set-Cookie") or ():
             jar.load(value)
         return answer.status, page, {name: morsel.value for name, morsel in jar.items()}
+
+
+def sign_in_by_json(port: int, email: str) -> None:
+    """Send address and password to better-auth. Raises RuntimeError when no session begins."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    headers = {
+        "Host": f"localhost:{port}",
+        "Origin": f"http://localhost:{port}",
+        "User-Agent": AGENT,
+        "Content-Type": "application/json",
+    }
+    try:
+        body = json.dumps({"email": email, "password": PASSWORD})
+        connection.request("POST", "/api/auth/sign-in/email", body, headers)
+        answer = connection.getresponse()
+        said = answer.read().decode()
+    finally:
+        connection.close()
+    if answer.status != 200 or "session_token" not in (answer.headers["Set-Cookie"] or ""):
+        raise RuntimeError(f"signing in answered {answer.status}: {said[:300]}")
 
 
 def bare_hash(seconds: float) -> int:
