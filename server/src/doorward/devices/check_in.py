@@ -43,6 +43,10 @@ class DeviceState(msgspec.Struct, kw_only=True, eq=False):
     epoch: int
     revoked: bool = False
     removed_why: str = ""
+    watched_until: datetime | None = None
+    """Somebody wants to see its calls as they come, until then."""
+    call_again: bool = False
+    """Whether it is to call once more at once: somebody just began to look."""
     outdated: bool = False
     """Whether a token that proved this device must be checked anew."""
     cloned: bool = False

@@ -106,6 +106,8 @@ class Device(models.Model):
     settling_since = models.DateTimeField(null=True, blank=True)
     # What the gateways read each second to learn of a removal or a change made elsewhere.
     changed_at = models.DateTimeField(db_index=True)
+    # Until then each of its calls is kept as it came (devices/payloads.py): somebody looks.
+    watched_until = models.DateTimeField(null=True, blank=True)
     # When a command was last given or taken back (devices/commands.py): `changed_at` moves too.
     commanded_at = models.DateTimeField(null=True, blank=True)
 
@@ -148,6 +150,28 @@ class Presence(models.Model):
 
     def __str__(self) -> str:
         return f"{self.device_id} {self.last_seen}"
+
+
+class Payload(models.Model):
+    """The last bytes a device sent of one kind, as they came over the wire (unpacked)."""
+
+    device = models.ForeignKey(
+        Device, on_delete=models.CASCADE, related_name="payloads", db_index=False
+    )
+    kind = models.CharField(max_length=12)
+    body = models.BinaryField()
+    # How long it was, also where it is too long to be kept here; then the body is empty.
+    length = models.PositiveIntegerField()
+    was_packed = models.BooleanField(default=False)
+    at = models.DateTimeField()
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["device", "kind"], name="one_payload_of_a_kind"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.device_id}"
 
 
 class Twin(models.Model):

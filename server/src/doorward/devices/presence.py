@@ -36,6 +36,7 @@ class Change:
     settings_version: int
     commanded_at: datetime | None
     removed_why: str
+    watched_until: datetime | None
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def load(device_ids: Iterable[UUID]) -> dict[UUID, DeviceState]:
             epoch=row.device.epoch,
             revoked=row.device.revoked_at is not None,
             removed_why=row.device.removed_why,
+            watched_until=row.device.watched_until,
             cloned=row.device.cloned_at is not None,
             commanded_at=row.device.commanded_at,
             boot_id=row.boot_id,
@@ -152,11 +154,27 @@ def _public_key(x: str) -> Ed25519PublicKey:
 def changed_since(moment: datetime) -> list[Change]:
     """Every device of which a gateway must know something new since then, and perhaps others."""
     rows = Device.objects.filter(changed_at__gte=moment - LATE_COMMIT).values_list(
-        "id", "epoch", "revoked_at", "cloned_at", "wanted_version", "commanded_at", "removed_why"
+        "id",
+        "epoch",
+        "revoked_at",
+        "cloned_at",
+        "wanted_version",
+        "commanded_at",
+        "removed_why",
+        "watched_until",
     )
     return [
-        Change(device_id, epoch, revoked is not None, cloned is not None, wanted, commanded, why)
-        for device_id, epoch, revoked, cloned, wanted, commanded, why in rows.iterator()
+        Change(
+            device_id,
+            epoch,
+            revoked is not None,
+            cloned is not None,
+            wanted,
+            commanded,
+            why,
+            watched,
+        )
+        for device_id, epoch, revoked, cloned, wanted, commanded, why, watched in rows.iterator()
     ]
 
 

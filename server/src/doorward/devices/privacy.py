@@ -152,6 +152,7 @@ def register() -> None:
         "devices.Device": "removed, then deleted",
         "devices.Command": "goes with its device",
         "devices.Presence": "goes with its device",
+        "devices.Payload": "the last bytes sent, which the other tables say; goes with its device",
         "devices.Twin": "goes with its device",
         "devices.EnrollmentCode": "goes when the deleting begins",
         "devices.EnrollmentThrottle": "network addresses of wrong codes, forgotten in an hour",

@@ -18,6 +18,7 @@ from doorward.gateway import addresses, problems
 from doorward.gateway.bodies import Gone, Receive, SlowBodies
 from doorward.gateway.jobs import Jobs
 from doorward.gateway.known import Known
+from doorward.gateway.payloads import Payloads
 from doorward.gateway.problems import Answer, Refused
 from doorward_protocol import signing
 from doorward_protocol.messages import (
@@ -92,8 +93,11 @@ class Tokens:
 class CheckIns:
     """Answers check-ins."""
 
-    def __init__(self, jobs: Jobs, known: Known, tokens: Tokens, slow: SlowBodies) -> None:
+    def __init__(
+        self, jobs: Jobs, known: Known, tokens: Tokens, slow: SlowBodies, payloads: Payloads
+    ) -> None:
         self._jobs, self._known, self._tokens, self._slow = jobs, known, tokens, slow
+        self._payloads = payloads
 
     def answer_at_once(self, scope: dict[str, Any], body: bytes) -> Answer | None:
         """The answer to a whole request, or None where something must be awaited for it.
@@ -109,24 +113,33 @@ class CheckIns:
         heard = hear(state, call)
         if heard == "fork":
             return None  # It changed nothing, so that `answer` hears the same.
-        self._known.called(state, call, started=heard == "started")
+        is_news = self._known.called(state, call, started=heard == "started")
+        if is_news or state.watched_until is not None:
+            self._payloads.called(state, body, is_news=is_news)
         return _told(state)
 
     async def answer(self, scope: dict[str, Any], receive: Receive) -> Answer:
         """What the device is told; with `Prefer: wait=N`, as soon as there is news."""
         authorization, prefer, length = _headers(scope)
         state = await self._tokens.device(authorization)
-        call = _read(await self._slow.read(receive, MAX_MESSAGE_BYTES, length))
+        body = await self._slow.read(receive, MAX_MESSAGE_BYTES, length)
+        call = _read(body)
         heard = hear(state, call)
         if heard == "fork":
             await self._flag(state, call, scope)
             raise Refused("device-cloned")
-        self._known.called(state, call, started=heard == "started")
+        told_anew = self._known.called(state, call, started=heard == "started")
+        self._payloads.called(state, body, is_news=told_anew)
         orders = await self._orders(state)
         is_news = orders or has_news(state, call)
         if prefer is not None and heard != "again" and not is_news:
             await self._wait(state, call, wanted_wait(prefer), receive)
             orders = await self._orders(state)
+            if state.call_again and not orders:
+                # Only a call that comes shows what is sent.
+                state.call_again = False
+                return _told_with(state, Orders(more=True))
+        state.call_again = False
         return _told_with(state, orders) if orders else _told(state)
 
     async def _orders(self, state: DeviceState) -> Orders:

@@ -14,6 +14,7 @@ from doorward.gateway import problems
 from doorward.gateway.bodies import Receive, SlowBodies
 from doorward.gateway.check_in import Tokens
 from doorward.gateway.jobs import Jobs
+from doorward.gateway.payloads import Payloads
 from doorward.gateway.problems import Answer, Refused
 from doorward_protocol.messages import (
     MAX_MESSAGE_BYTES,
@@ -31,8 +32,9 @@ MOST_RUNNING: Final = 50_000
 class Commands:
     """Answers what devices tell about commands; progress is written behind, steps at once."""
 
-    def __init__(self, jobs: Jobs, tokens: Tokens, slow: SlowBodies) -> None:
+    def __init__(self, jobs: Jobs, tokens: Tokens, slow: SlowBodies, payloads: Payloads) -> None:
         self._jobs, self._tokens, self._slow = jobs, tokens, slow
+        self._payloads = payloads
         self._running: dict[UUID, UUID] = {}
         self._progress: dict[UUID, tuple[UUID, CommandProgress]] = {}
 
@@ -49,12 +51,14 @@ class Commands:
         device = (await self._tokens.device(authorization)).device_id
         try:
             uid = UUID(scope["path"].rpartition("/")[2])
-            said = decode(_state, await self._slow.read(receive, MAX_MESSAGE_BYTES, length))
+            body = await self._slow.read(receive, MAX_MESSAGE_BYTES, length)
+            said = decode(_state, body)
         except InvalidMessage as error:
             raise Refused("invalid-message", str(error)) from None
         except ValueError:
             raise Refused("not-found") from None
         await self._take_in(device, uid, said)
+        self._payloads.heard(device, "commands", body)
         return 204, (problems.NO_STORE, problems.NO_SNIFF), b""
 
     async def _take_in(self, device: UUID, uid: UUID, said: CommandState) -> None:

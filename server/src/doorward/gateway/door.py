@@ -19,6 +19,7 @@ from doorward.gateway.commands import Commands
 from doorward.gateway.files import FileAnswer, FromDisk
 from doorward.gateway.jobs import Jobs
 from doorward.gateway.known import Known
+from doorward.gateway.payloads import Payloads
 from doorward.gateway.problems import Answer, Refused
 from doorward.gateway.reports import Reports
 from doorward.gateway.settings import SettingsOfDevices
@@ -47,10 +48,11 @@ class Door:
         self.known = Known(self.jobs, self.slow)
         self.intake = Intake()
         tokens = Tokens(self.known)
-        self._check_ins = check_ins = CheckIns(self.jobs, self.known, tokens, self.slow)
-        reports = Reports(self.intake, tokens, self.slow)
-        commands = Commands(self.jobs, tokens, self.slow)
-        self.known.also_writes.append(commands.flush)
+        payloads = Payloads(self.jobs)
+        self._check_ins = check_ins = CheckIns(self.jobs, self.known, tokens, self.slow, payloads)
+        reports = Reports(self.intake, tokens, self.slow, payloads)
+        commands = Commands(self.jobs, tokens, self.slow, payloads)
+        self.known.also_writes += [commands.flush, payloads.flush]
         signed = files.Files(repository.published, files.SIGNED, files.DEFINITIONS)
         databases = files.Files(_clamav_folder, files.DATABASES, files.CLAMAV)
         self.routes: dict[str, dict[str, Route]] = {

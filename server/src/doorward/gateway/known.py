@@ -125,20 +125,25 @@ class Known:
 
     # ------------------------------------------------------------------------------- hearing
 
-    def called(self, state: DeviceState, call: CheckIn, *, started: bool = False) -> None:
-        """Have it written within a second that the device called, and what it told anew."""
+    def called(self, state: DeviceState, call: CheckIn, *, started: bool = False) -> bool:
+        """Have it written within a second that the device called, and what it told anew.
+
+        Tells whether it told anything anew.
+        """
         now = state.seen_at = time.monotonic()
         if not state.waits_for_saving:
             state.waits_for_saving = True
             self._unsaved.append(state)
         if started:
             self._started[state.device_id] = state
-        if not check_in.tells_nothing_new(state, call):
+        is_news = not check_in.tells_nothing_new(state, call)
+        if is_news:
             check_in.remember(state, call)
             self._facts[state.device_id] = _after(self._facts.get(state.device_id), call)
             self._compare(state, call.settings)
         if now - state.entitlement_read_at > ENTITLEMENT_SECONDS:
             self._stale_accounts.add(state.account_id)
+        return is_news
 
     def _compare(self, state: DeviceState, told: SettingsState) -> None:
         # It knows newer settings than we have: a backup was restored since it heard of them.
@@ -255,6 +260,9 @@ class Known:
             prepare_answer(state)
             self._wake(key)
         state.cloned = change.cloned
+        if change.watched_until != state.watched_until:
+            state.watched_until, state.call_again = change.watched_until, True
+            self._wake(key)
         if change.commanded_at != state.commanded_at:
             state.commanded_at, state.has_commands = change.commanded_at, True
             self._wake(key)

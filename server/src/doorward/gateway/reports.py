@@ -9,6 +9,7 @@ from uuid import UUID
 from doorward.gateway import problems
 from doorward.gateway.bodies import Receive, SlowBodies, length_unpacked, unpacked
 from doorward.gateway.check_in import Tokens
+from doorward.gateway.payloads import Payloads
 from doorward.gateway.problems import Answer, Refused
 from doorward.reports.intake import (
     DeviceGone,
@@ -39,8 +40,11 @@ LARGE_BYTES: Final = 64 * 1024
 class Reports:
     """Answers reports."""
 
-    def __init__(self, intake: Intake, tokens: Tokens, slow: SlowBodies) -> None:
+    def __init__(
+        self, intake: Intake, tokens: Tokens, slow: SlowBodies, payloads: Payloads
+    ) -> None:
         self._intake, self._tokens, self._slow = intake, tokens, slow
+        self._payloads = payloads
 
     async def answer(self, scope: dict[str, Any], receive: Receive) -> Answer:
         """Which events are on disk, and which never will be."""
@@ -68,10 +72,19 @@ class Reports:
         rejected = with_refused(rejected, stored.refused)
         if rejected and not stored.accepted and not stored.duplicate:
             raise Refused("invalid-message", "No event could be taken in", rejected=rejected)
+        self._keep(state.device_id, body, encoding)
         answer = ReportAnswer(
             accepted=stored.accepted, duplicate=stored.duplicate, rejected=rejected
         )
         return problems.json_answer(202, encode(answer))
+
+    def _keep(self, device: UUID, body: bytes, encoding: str) -> None:
+        was_packed = encoding not in {"", "identity"}
+        length = length_unpacked(body, encoding)
+        # Only what is short is unpacked again; of a longer one its length is kept.
+        short = length <= LARGE_BYTES
+        text = unpacked(body, encoding, MAX_REPORT_UNPACKED_BYTES) if short else b""
+        self._payloads.heard(device, "reports", text, was_packed=was_packed, length=length)
 
     async def _store(self, submission: Submission, size: int) -> Stored:
         try:
