@@ -119,6 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     scan.add_argument("--full-speed", action="store_true", help="do not wait for other programs")
     scan.add_argument("--scheduled", choices=("quick", "full", "custom"), help=argparse.SUPPRESS)
 
+    update = command("update", "Take new definitions from the server now.")
+    update.add_argument("--json", action="store_true", help="print the result as JSON")
+
     status = command("status", "Show how this computer is protected.")
     status.add_argument("--json", action="store_true", help="print it as JSON")
     status.add_argument(

@@ -20,7 +20,13 @@ TERMINAL: Final = frozenset(
 )
 # Kinds that a crash leaves either done, which shows, or not begun: they may simply run again.
 REPEATABLE: Final = frozenset(
-    {"quarantine.restore", "quarantine.delete", "key.rotate", "diagnostics.collect"}
+    {
+        "definitions.update",
+        "quarantine.restore",
+        "quarantine.delete",
+        "key.rotate",
+        "diagnostics.collect",
+    }
 )
 
 

@@ -37,6 +37,7 @@ from doorward_agent import (
     protection,
     remote,
     schedule,
+    upkeep,
 )
 from doorward_agent.config import AgentConfig
 from doorward_agent.database import note, noted, noted_int, transaction
@@ -47,13 +48,14 @@ from doorward_protocol.settings import Settings
 
 log = logging.getLogger("doorward_agent")
 
-CAPABILITIES: Final = ("scan", "quarantine", "zstd", "settings")
+CAPABILITIES: Final = ("scan", "quarantine", "zstd", "settings", "definitions")
 """What this agent can do besides."""
 # The commands this agent can carry out (commands/act.py, which an idle agent need not load); the
 # server is told of any other that it is unsupported.
 KNOWN_COMMANDS: Final = frozenset(
     {
         "scan.run",
+        "definitions.update",
         "quarantine.restore",
         "quarantine.delete",
         "key.rotate",
@@ -146,6 +148,7 @@ class Loop:
             asyncio.create_task(self._report_for_ever(), name="report"),
             asyncio.create_task(self._complete_for_ever(), name="complete"),
             asyncio.create_task(self._orders.carry_out_for_ever(), name="carry out"),
+            asyncio.create_task(self._update_for_ever(), name="update"),
         ]
         if self._watch is not None:
             tasks.append(asyncio.create_task(self._watch.keep_for_ever(), name="real time"))
@@ -277,9 +280,7 @@ class Loop:
                 if refused is None
                 else (messages.SettingsError(pointer=refused.pointer, code=refused.code),),
             ),
-            definitions=messages.DefinitionsState(
-                version=protection.definitions_version(self.config)
-            ),
+            definitions=upkeep.told(self.config, self.db),
             protection=protection.state(self.config, self.db),
             queue=messages.QueueState(depth=depth.waiting, dropped=depth.dropped),
             device=facts if told != facts_body else None,
@@ -294,6 +295,8 @@ class Loop:
             note(self.db, "facts_told", facts_body)
             note(self.db, "checked_in", now)
             note(self.db, "entitlement", answer.entitlement.state)
+            # What its commands are about to fetch is noted with them.
+            upkeep.hear(self.db, answer.definitions_version, server.definitions_root)
             for command in answer.commands:
                 journal.receive(
                     self.db,
@@ -453,6 +456,40 @@ class Loop:
             since=_moment(noted_int(self.db, "since")),
             on_battery=not hosts.power().on_mains,
         )
+
+    async def _update_for_ever(self) -> None:
+        """Ask for new definitions when the settings say so, or soon after the server names some."""
+        while True:
+            await asyncio.sleep(self.config.schedule_interval)
+            found = identity_or_none(self.config)
+            if found is None or found.state != "enrolled":
+                continue
+            hours = policy.current(self.db)[1].updates.interval
+            if upkeep.is_due(self.config, self.db, found.device_id, hours=hours, now=self._now()):
+                await self._update()
+
+    async def _update(self) -> None:
+        """Update in a process of its own: what it loads and unpacks ends with it."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "doorward_agent",
+            "update",
+            "--state",
+            str(self.config.state_dir),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        self._children.add(process)
+        try:
+            status = await process.wait()
+        finally:
+            if process.returncode is not None:
+                self._children.discard(process)
+        code = "" if not status else upkeep.ended(self.db, status, now=self._now())
+        if code:
+            log.warning("definitions were not updated: %s", code)
 
     async def _scan(self, kind: schedule.Kind) -> None:
         """Scan in a process of its own: its memory ends with it, and a crash is only its own."""

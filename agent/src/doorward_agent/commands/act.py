@@ -302,6 +302,30 @@ async def _linked(
         await server.close()
 
 
+# ------------------------------------------------------------------------------------- definitions
+
+
+def _update(
+    config: AgentConfig, db: sqlite3.Connection, command: Command, args: CommandArgs
+) -> None:
+    from doorward_agent import link
+    from doorward_agent.definitions import trust, updating
+
+    try:
+        outcome = updating.run(config, db)
+    except trust.Refused as problem:
+        _end(db, command, "failed", problem.code, str(problem))
+    except link.LinkProblem as problem:
+        _end(db, command, "failed", "unreachable", str(problem))
+    except updating.AlreadyUpdating as problem:
+        _end(db, command, "failed", "busy", str(problem))
+    else:
+        what = "were put in force" if outcome.changed else "are in force; there are no newer ones"
+        _end(
+            db, command, "succeeded", detail=f"Definitions {outcome.number or 'of its own'} {what}."
+        )
+
+
 # ------------------------------------------------------------------------------------- diagnostics
 
 
@@ -316,6 +340,7 @@ def _diagnose(
 
 _ACTS: Final = {
     "scan.run": _scan,
+    "definitions.update": _update,
     "quarantine.restore": _quarantine,
     "quarantine.delete": _quarantine,
     "key.rotate": _rotate,

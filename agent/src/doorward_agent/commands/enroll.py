@@ -21,6 +21,7 @@ from doorward_agent import (
     outbox,
     policy,
     remote,
+    upkeep,
 )
 from doorward_agent.commands import CommandRefused, config_of, own_command
 from doorward_agent.config import AgentConfig
@@ -112,6 +113,8 @@ async def _enroll(
                     answer = await server.enroll(request)
                     # What another account wanted of this computer holds no longer.
                     policy.forget(db)
+                    with database.transaction(db):
+                        upkeep.begin_anew(config, db, answer.definitions_root)
                     return answer, server.clock_offset
                 except (link.ServerUnreachable, link.ServerBusy) as problem:
                     last = problem

@@ -76,6 +76,13 @@ def gather(config: AgentConfig, db: sqlite3.Connection, *, start: str) -> dict[s
         "real_time": _real_time(db, running=running),
         "protection": _protection(guard, running=running, scanned=scanned),
         "definitions_version": protection.definitions_version(config),
+        "definitions": {
+            "wanted": noted_int(db, "definitions_wanted"),
+            "refused": noted_int(db, "definitions_refused"),
+            "code": str(noted(db, "definitions_code") or ""),
+            "why": str(noted(db, "definitions_detail") or ""),
+            "checked": noted_int(db, "definitions_checked"),
+        },
         "settings_version": settings,
         "settings_refused": msgspec.to_builtins(policy.refused(db)),
         "entitlement": str(noted(db, "entitlement") or ""),
@@ -129,6 +136,11 @@ def _print(found: dict[str, Any]) -> None:
     say(f"Protection    {words[found['protection']['state']]}{f' ({reasons})' * bool(reasons)}")
     say(f"Real-time     {printable(found['real_time']['words'])}")
     say(f"Definitions   {found['definitions_version'] or 'none'}")
+    newer = found["definitions"]
+    if newer["checked"]:
+        say(f"              asked for newer ones {since(newer['checked'], now)}")
+    if newer["code"]:
+        say(f"              not taken ({newer['code']}): {printable(newer['why'])}")
     say(f"Account       {lines[who['state']]}")
     if who["name"]:
         say(f"Name          {who['name']}")

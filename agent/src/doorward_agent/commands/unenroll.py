@@ -7,7 +7,7 @@ import asyncio
 from importlib.metadata import version as version_of
 from typing import Final
 
-from doorward_agent import database, identity, link, outbox
+from doorward_agent import database, identity, link, outbox, upkeep
 from doorward_agent.commands import CommandRefused, config_of
 from doorward_agent.config import AgentConfig
 from doorward_agent.terminal import say
@@ -78,5 +78,6 @@ def _forget(config: AgentConfig) -> None:
                 " 'policy', 'policy_version', 'policy_refused', 'policy_pointer', 'seq')"
             )
             db.execute("DELETE FROM command")
+            upkeep.begin_anew(config, db, None)
     finally:
         db.close()

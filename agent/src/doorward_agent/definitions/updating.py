@@ -75,21 +75,6 @@ def number_in_force(config: AgentConfig) -> int:
 # --------------------------------------------------------------------------------------- noting
 
 
-def pin(db: sqlite3.Connection, root: DefinitionsRoot | None, *, anew: bool = False) -> None:
-    """Note with what definitions begin to be trusted; only the first one counts, or a new one when
-    this computer enrolls anew.
-    """
-    if root is not None and (anew or noted(db, "definitions_root") is None):
-        note(db, "definitions_root", msgspec.json.encode(root))
-
-
-def unpin(config: AgentConfig, db: sqlite3.Connection) -> None:
-    """Forget whom to believe; the set in force stays."""
-    for name in ("root", "wanted", "code", "refused", "detail", "checked"):
-        note(db, f"definitions_{name}", None)
-    shutil.rmtree(home(config) / "metadata", ignore_errors=True)
-
-
 def run(config: AgentConfig, db: sqlite3.Connection) -> Outcome:
     """Take what the server means for this device, and note what became of it.
 

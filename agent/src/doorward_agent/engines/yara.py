@@ -7,6 +7,7 @@ scanner belongs to the thread that made it, and a bug in it ends in a Rust panic
 `Exception`.
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from doorward_agent.engines import EngineFailed, EngineTimeout, Hit
 WORDS = ("id", "title", "reason", "severity", "kind")
 """What each of our rules says about itself. A rule from elsewhere may lack them."""
 
+_LONGEST = 200
 _SEVERITIES = frozenset(("informational", "low", "medium", "high", "critical"))
 
 
@@ -89,7 +91,7 @@ class YaraEngine:
             raise EngineTimeout("the rules needed too long") from error
         except yara_x.ScanError as error:
             raise EngineFailed(str(error)) from error
-        return [_hit(rule) for rule in matching]
+        return [hit for rule in matching for hit in _hits(rule)]
 
     def scan_file(self, descriptor: int, size: int) -> list[Hit]:
         """Look at an open file; one larger than a window is seen in overlapping windows.
@@ -124,8 +126,24 @@ def _read_at(descriptor: int, length: int, at: int) -> bytes:
     return b"".join(pieces)
 
 
-def _hit(rule: yara_x.Rule) -> Hit:
+EACH = "each"
+"""A rule of which every pattern is a signature by itself says `each = "pattern"`. Evaluating ten
+thousand rules takes 170 us a file, however small; a hundred rules of a hundred patterns take 1."""
+
+
+def _hits(rule: yara_x.Rule) -> list[Hit]:
     told = {name: str(value) for name, value in rule.metadata}
+    hit = _hit(rule, told)
+    if told.get(EACH) != "pattern":
+        return [hit]
+    names = [found.identifier.removeprefix("$") for found in rule.patterns if found.matches]
+    return [
+        dataclasses.replace(hit, rule=f"{hit.rule}:{name}"[:_LONGEST], title=name[:_LONGEST])
+        for name in names
+    ] or [hit]
+
+
+def _hit(rule: yara_x.Rule, told: dict[str, str]) -> Hit:
     severity = told.get("severity", "medium")
     suspicious = rule.namespace.startswith(SUSPICIOUS)
     if suspicious:
