@@ -39,6 +39,7 @@ from doorward.accounts import (
     lockout,
     passwords,
     signup,
+    two_factor_events,
     unlock,
 )
 from doorward.accounts.models import User, canonical_email
@@ -62,6 +63,11 @@ LOGIN_CODE_MAIL: Final = "account/email/login_code"
 # email_change.py has told both addresses already, with the way to take it back.
 ADDRESS_CHANGED_MAIL: Final = "account/email/email_changed"
 BROWSER_HEADER: Final = "X-Known-Browser"
+# allauth has these mails written before it says that the password is another one. They tell what
+# ended by it, so it ends first.
+WRITTEN_BEFORE_THE_END: Final = frozenset(
+    {"account/email/password_changed", "account/email/password_set"}
+)
 # Where a code is typed by somebody who isn't signed in yet.
 CODE_VIEWS: Final = frozenset(
     {
@@ -234,8 +240,14 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
         """Tell the person what has just changed, when and from where."""
         if template_prefix == ADDRESS_CHANGED_MAIL:
             return
-        origin = origin_of(allauth_context.request)
+        request = allauth_context.request
+        origin = origin_of(request)
         told = {"timestamp": timezone.now(), "ip": origin.ip, "user_agent": origin.agent}
+        if template_prefix in WRITTEN_BEFORE_THE_END:
+            two_factor_events.password_is_another(request, user)
+        ended = two_factor_events.what_ended(request)
+        if ended is not None:
+            told["ended"] = ended.words
         self.send_mail(template_prefix, email or user.email, {**told, **(context or {})})
 
 

@@ -50,8 +50,13 @@ class Undone:
 
 
 @transaction.atomic
-def changed(user: User, *, before: str, after: str, ip: str = "", agent: str = "") -> None:
-    """Keep what the change can be undone by, and tell both addresses."""
+def changed(
+    user: User, *, before: str, after: str, ended: str, ip: str = "", agent: str = ""
+) -> None:
+    """Keep what the change can be undone by, and tell both addresses.
+
+    ``ended``: what ended by it, in words.
+    """
     now = timezone.now()
     secret = secrets.token_urlsafe(SECRET_BYTES)
     before, after = canonical_email(before), canonical_email(after)
@@ -65,7 +70,9 @@ def changed(user: User, *, before: str, after: str, ip: str = "", agent: str = "
     )
     trail.record("account.email.changed", actor=user, target=masked(after), ip=ip, agent=agent)
     link = f"{settings.SITE_URL}/email/undo/{secret}/"
-    to_before = email_change_letters.to_the_one_before(masked(after), link, ip=ip, agent=agent)
+    to_before = email_change_letters.to_the_one_before(
+        masked(after), link, ended, ip=ip, agent=agent
+    )
     post_office.post(to_before, to=before)
     post_office.post(email_change_letters.to_the_new_one(ip=ip, agent=agent), to=after)
 

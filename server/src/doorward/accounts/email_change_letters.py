@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 from doorward.notices.letter import Letter
 
 
-def to_the_one_before(after: str, link: str, *, ip: str, agent: str) -> Letter:
+def to_the_one_before(after: str, link: str, ended: str, *, ip: str, agent: str) -> Letter:
     """Tell the address before, with the link that undoes the change."""
     return Letter(
         kind="account.email.changed",
@@ -16,7 +16,7 @@ def to_the_one_before(after: str, link: str, *, ip: str, agent: str) -> Letter:
         lines=[
             _("From now on your account signs in with %(after)s instead of this address.")
             % {"after": after},
-            _("You were signed out everywhere else, and tokens for programs have ended."),
+            ended,
             _where(ip, agent),
         ],
         link=link,

@@ -157,7 +157,11 @@ def _told(subject: Callable[[], str], line: Callable[[Context], str]) -> Callabl
         return Letter(
             kind=kind,
             subject=subject(),
-            lines=[line(context), _where_from(context)],
+            lines=[
+                line(context),
+                *([context["ended"]] if context.get("ended") else []),
+                _where_from(context),
+            ],
             link=f"{settings.SITE_URL}/password/reset/",
             link_label=_("If it wasn't you, choose a new password at once"),
             closing=(_("If it was you, there is nothing to do."),),

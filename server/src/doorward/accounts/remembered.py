@@ -80,9 +80,11 @@ def forget(user: User, browser: UUID, *, ip: str = "", agent: str = "") -> bool:
 
 
 def forget_all(user: User) -> int:
-    """Forget every browser of this person; returns how many there were."""
-    gone, _rows = RememberedBrowser.objects.filter(user=user).delete()
-    return gone
+    """Forget every browser of this person; returns how many were still remembered."""
+    there = RememberedBrowser.objects.filter(user=user)
+    alive = there.filter(expires_at__gt=timezone.now()).count()
+    there.delete()
+    return alive
 
 
 def _digest(user: User, secret: str) -> str:

@@ -128,9 +128,9 @@ def revoke(token: PersonalToken, *, actor: User, ip: str = "", agent: str = "") 
 
 
 def revoke_all(user: User) -> int:
-    """End every token of this person; returns how many there were."""
-    alive = PersonalToken.objects.filter(user=user, revoked_at__isnull=True)
-    return alive.update(revoked_at=timezone.now())
+    """End every token of this person; returns how many still worked."""
+    now = timezone.now()
+    return _alive(now).filter(user=user).update(revoked_at=now)
 
 
 def _alive(now: datetime) -> QuerySet[PersonalToken]:

@@ -133,7 +133,7 @@ def is_mailed_a_code(user: User) -> bool:
 def choose_email(user: User, wanted: bool, *, ip: str = "", agent: str = "") -> bool:
     """Turn the code by email on or off; tells whether anything changed.
 
-    The caller ends the other sessions (changed_elsewhere).
+    The caller ends what was open (changed_elsewhere), then tells the person (tell_of_email).
     """
     choice, _new = SecondStepChoice.objects.get_or_create(user=user)
     if choice.by_email == wanted:
@@ -146,9 +146,13 @@ def choose_email(user: User, wanted: bool, *, ip: str = "", agent: str = "") -> 
         agent=agent,
         way=Way.EMAIL,
     )
-    letter = two_factor_letters.email_code(wanted, ip=ip, agent=agent)
-    post_office.post(letter, to=user.email)
     return True
+
+
+def tell_of_email(user: User, wanted: bool, ended: str, *, ip: str, agent: str) -> None:
+    """Mail that the code by email was turned on or off, and what ended by it, in words."""
+    letter = two_factor_letters.email_code(wanted, ended, ip=ip, agent=agent)
+    post_office.post(letter, to=user.email)
 
 
 def record_success(

@@ -12,6 +12,7 @@ from django.contrib.auth.signals import user_logged_in
 from django.utils.translation import ngettext
 
 from doorward.accounts import after_a_change, email_change, sessions, signup, two_factor
+from doorward.accounts.after_a_change import Ended
 from doorward.accounts.origin import origin_of
 from doorward.accounts.two_factor import Way
 from doorward.audit import trail
@@ -43,15 +44,17 @@ def watch() -> None:
         signal.connect(act, dispatch_uid=f"doorward two-step {act.__name__} {id(signal)}")
 
 
-def changed_elsewhere(request: HttpRequest, user: User) -> None:
+def changed_elsewhere(request: HttpRequest, user: User) -> Ended:
     """End what was opened by the ways as they were: sessions, tokens, remembered browsers, links.
 
-    This session goes on, under a new id.
+    This session goes on, under a new id. Returns what ended in this request so far.
     """
     origin = origin_of(request)
     here = request.user.is_authenticated and request.user.pk == user.pk
     keep = request.session.session_key if here else None
     ended = after_a_change.end_what_was_open(user, keep=keep, ip=origin.ip, agent=origin.agent)
+    so_far = what_ended(request)
+    request.what_ended = so_far.and_then(ended) if so_far else ended  # type: ignore[attr-defined]  # for the mails
     if ended.tokens and here:
         words = ngettext(
             "Your token for programs ended with it. Make a new one for what still needs it.",
@@ -63,6 +66,19 @@ def changed_elsewhere(request: HttpRequest, user: User) -> None:
         # By the session's own person: the hash of the new epoch is written, the id is changed.
         request.user.epoch = user.epoch  # type: ignore[union-attr]  # told apart just above
         update_session_auth_hash(request, request.user)  # type: ignore[arg-type]  # likewise
+    total = what_ended(request)
+    return ended if total is None else total
+
+
+def password_is_another(request: HttpRequest, user: User) -> None:
+    """End what was opened by the old password, before allauth says that it is another one."""
+    changed_elsewhere(request, user)
+    request.password_is_another = True  # type: ignore[attr-defined]  # read when it says so
+
+
+def what_ended(request: HttpRequest) -> Ended | None:
+    """Return what a change made in this request has ended; nothing when there was none."""
+    return getattr(request, "what_ended", None)
 
 
 def _added(*, request: HttpRequest, user: User, authenticator: Authenticator, **_more: Any) -> None:
@@ -165,18 +181,21 @@ def _moved(
     if from_email_address is None or not from_email_address.verified:
         return
     origin = origin_of(request)
+    ended = changed_elsewhere(request, user)
     email_change.changed(
         user,
         before=from_email_address.email,
         after=to_email_address.email,
+        ended=ended.words,
         ip=origin.ip,
         agent=origin.agent,
     )
-    changed_elsewhere(request, user)
 
 
 def _password_changed(*, request: HttpRequest, user: User, **_more: Any) -> None:
-    changed_elsewhere(request, user)
+    # Done already where the mail about it was written first.
+    if not getattr(request, "password_is_another", False):
+        changed_elsewhere(request, user)
 
 
 def _record(tag: str, request: HttpRequest, user: User, authenticator: Authenticator) -> None:

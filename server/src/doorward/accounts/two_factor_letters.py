@@ -10,7 +10,7 @@ from django.utils.translation import ngettext
 from doorward.notices.letter import Letter
 
 
-def email_code(wanted: bool, *, ip: str, agent: str) -> Letter:
+def email_code(wanted: bool, ended: str, *, ip: str, agent: str) -> Letter:
     """Tell that the code by email was turned on or off."""
     if wanted:
         subject = _("Codes by email are on")
@@ -18,10 +18,10 @@ def email_code(wanted: bool, *, ip: str, agent: str) -> Letter:
     else:
         subject = _("Codes by email are off")
         line = _("Signing in no longer asks for a code from this address.")
-    return _told("account.second_step.email", subject, [line], ip, agent)
+    return _told("account.second_step.email", subject, [line, ended], ip, agent)
 
 
-def text_messages(there: bool, *, ip: str, agent: str) -> Letter:
+def text_messages(there: bool, ended: str, *, ip: str, agent: str) -> Letter:
     """Tell that codes can be texted to a number, or no longer."""
     if there:
         subject = _("Codes can be texted to a number")
@@ -29,7 +29,7 @@ def text_messages(there: bool, *, ip: str, agent: str) -> Letter:
     else:
         subject = _("Codes are no longer texted")
         line = _("Your mobile number was forgotten. It is no longer a way to sign in.")
-    return _told("account.second_step.sms", subject, [line], ip, agent)
+    return _told("account.second_step.sms", subject, [line, ended], ip, agent)
 
 
 def recovery_code_used(left: int, *, ip: str, agent: str) -> Letter:

@@ -109,7 +109,8 @@ def confirm(request: HttpRequest) -> HttpResponse:
     request.session.pop(PENDING, None)
     origin = origin_of(request)
     text_messages.keep(user, pending["sealed"], ip=origin.ip, agent=origin.agent)
-    changed_elsewhere(request, user)
+    ended = changed_elsewhere(request, user)
+    text_messages.tell(user, True, ended.words, ip=origin.ip, agent=origin.agent)
     messages.success(request, _("The number is confirmed. Codes can be texted to it."))
     return redirect("/account/security/")
 
@@ -121,7 +122,8 @@ def forget(request: HttpRequest) -> HttpResponse:
     """Forget the number."""
     user, origin = cast(User, request.user), origin_of(request)
     if text_messages.forget(user, ip=origin.ip, agent=origin.agent):
-        changed_elsewhere(request, user)
+        ended = changed_elsewhere(request, user)
+        text_messages.tell(user, False, ended.words, ip=origin.ip, agent=origin.agent)
         messages.success(request, _("The number is forgotten. No codes are texted any more."))
     return redirect("/account/security/")
 

@@ -54,7 +54,8 @@ def switch_email(request: HttpRequest) -> HttpResponse:
     wanted = request.POST.get("wanted") == "on"
     origin = origin_of(request)
     if two_factor.choose_email(user, wanted, ip=origin.ip, agent=origin.agent):
-        changed_elsewhere(request, user)
+        ended = changed_elsewhere(request, user)
+        two_factor.tell_of_email(user, wanted, ended.words, ip=origin.ip, agent=origin.agent)
         messages.success(
             request,
             _("From now on we mail you a code when you sign in.")

@@ -147,23 +147,31 @@ def masked_number_of(user: User) -> str:
 
 @transaction.atomic
 def keep(user: User, sealed: str, *, ip: str = "", agent: str = "") -> None:
-    """Keep a number that was just confirmed. The caller ends what was open."""
+    """Keep a number that was just confirmed. The caller ends what was open, then tells."""
     PhoneNumber.objects.update_or_create(
         user=user, defaults={"sealed": sealed, "confirmed_at": timezone.now()}
     )
-    _told(user, True, ip=ip, agent=agent)
+    _note(user, True, ip=ip, agent=agent)
 
 
 @transaction.atomic
 def forget(user: User, *, ip: str = "", agent: str = "") -> bool:
-    """Forget the person's number; tells whether there was one. The caller ends what was open."""
+    """Forget the person's number; tells whether there was one.
+
+    The caller ends what was open, then tells.
+    """
     gone = bool(PhoneNumber.objects.filter(user=user).delete()[0])
     if gone:
-        _told(user, False, ip=ip, agent=agent)
+        _note(user, False, ip=ip, agent=agent)
     return gone
 
 
-def _told(user: User, there: bool, *, ip: str, agent: str) -> None:
+def tell(user: User, there: bool, ended: str, *, ip: str, agent: str) -> None:
+    """Mail that codes are texted from now on, or no more, and what ended by it, in words."""
+    letter = two_factor_letters.text_messages(there, ended, ip=ip, agent=agent)
+    post_office.post(letter, to=user.email)
+
+
+def _note(user: User, there: bool, *, ip: str, agent: str) -> None:
     tag = "account.second_step.added" if there else "account.second_step.removed"
     trail.record(tag, actor=user, ip=ip, agent=agent, way="sms")
-    post_office.post(two_factor_letters.text_messages(there, ip=ip, agent=agent), to=user.email)
