@@ -94,7 +94,7 @@ def test_an_app_recovery_codes_and_a_passkey(
 
     # An authenticator app.
     alice.open("/account/")
-    page.get_by_role("link", name="Passkeys and second step").click()
+    page.get_by_role("link", name="Signing in and security").click()
     expect(page.get_by_text("Only your password is asked.")).to_be_visible()
     alice.look_around("security, nothing set up")
     take_picture(alice, tmp_path, "security-empty")

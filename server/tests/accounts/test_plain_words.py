@@ -9,7 +9,7 @@ import allauth
 import django
 import pytest
 from django.test import Client
-from server.tests.accounts.second_steps import prove_again, signed_in_tab
+from server.tests.accounts.second_steps import add_app, prove_again, signed_in_tab
 from tests.tools import compile_words
 
 from doorward.accounts.models import Account, User
@@ -92,3 +92,23 @@ def test_what_gettext_reads_was_made_of_what_people_read() -> None:
     for source in WORDS.rglob("*.po"):
         said = compile_words.read(source.read_text())
         assert source.with_suffix(".mo").read_bytes() == compile_words.compiled(said), source
+
+
+@pytest.mark.django_db
+def test_is_it_still_you_has_its_field_in_focus(alice: User, alices_account: Account) -> None:
+    home = signed_in_tab(alice.email)
+    for path in ("/reauthenticate/", "/account/security/reauthenticate/"):
+        if "security" in path:
+            add_app(home)
+        form = home.get(path, follow=True).content.decode().partition("<main")[2]
+        assert len(re.findall(r"<(?:input|button)[^>]* autofocus", form)) == 1, path
+
+
+@pytest.mark.django_db
+def test_the_page_about_signing_in_has_one_name(alice: User, alices_account: Account) -> None:
+    home = signed_in_tab(alice.email)
+    (heading,) = re.findall(r"<h1>([^<]+)</h1>", home.get("/account/security/").content.decode())
+    menu = home.get("/account/").content.decode()
+    line = re.search(r'href="/account/security/".*?class="line-name">([^<]+)<', menu)
+    assert line is not None
+    assert line[1] == heading == "Signing in and security"

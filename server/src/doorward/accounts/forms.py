@@ -123,6 +123,8 @@ def install() -> None:
     """Have apps' requests checked as the pages' are, and labels say what people say."""
     for form, name, words in _LABELS:
         form.base_fields[name].label = words
+    # "Is it still you?": nothing else is on that page.
+    allauth_forms.ReauthenticateForm.base_fields["password"].widget.attrs["autofocus"] = True
     from doorward.accounts import signup_passkey
 
     signup_passkey.install()
