@@ -372,6 +372,25 @@ def test_a_set_without_a_version_is_unusable(tmp_path: Path) -> None:
         definitions.current(os.fspath(tmp_path))
 
 
+def test_a_rule_of_many_signatures_names_the_one_that_hit() -> None:
+    source = (
+        'rule many { meta: id = "MANY" severity = "high" each = "pattern"'
+        ' strings: $Charlie_1 = "one thing" $Charlie_2 = "another" condition: any of them }'
+    )
+    engine = yara.YaraEngine(
+        yara.compiled([("many", source)]),
+        version="1",
+        timeout=5,
+        window_bytes=1000,
+        window_overlap_bytes=100,
+    )
+    assert engine.scan(b"nothing") == []
+    (hit,) = engine.scan(b"just another day")
+    assert (hit.rule, hit.title, hit.severity) == ("MANY:Charlie_2", "Charlie_2", "high")
+    both = engine.scan(b"another and one thing")
+    assert [each.rule for each in both] == ["MANY:Charlie_1", "MANY:Charlie_2"]
+
+
 def test_rules_that_do_not_compile_are_refused_with_the_compilers_words() -> None:
     with pytest.raises(yara.RulesRefused, match="unknown identifier"):
         yara.compiled([("x", "rule a { condition: nonsense }")])

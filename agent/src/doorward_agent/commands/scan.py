@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -39,6 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
         return CLEAN
     if settings is not None:
         config = _by_policy(config, settings, arguments)
+    if arguments.full_speed:
+        config = dataclasses.replace(config, workers=os.cpu_count() or 1, low_priority=False)
     who = None if arguments.no_report else _account(config)
     with contextlib.ExitStack() as stack:
         stop = _Stop()
