@@ -163,6 +163,7 @@ def address_of(name: str, things: Things | None, more: dict[str, UUID]) -> str:
         return str(ids.get(name if key == "uid" else key, uuid7()))
 
     route = str(pattern.pattern).replace("<slug:section>", "quick-scan")
+    route = route.replace("<slug:kind>", "check-in")
     route = re.sub(r"<int:\w+>", "1", route)
     return "/" + re.sub(r"<uuid:(\w+)>", fill, route)
 

@@ -74,6 +74,7 @@ def addresses() -> dict[str, str]:
             route = re.sub(r"<int:\w+>", "1", route)
             route = route.replace("<slug:slug>", "states")
             route = route.replace("<slug:section>", "quick-scan")
+            route = route.replace("<slug:kind>", "check-in")
             found[pattern.name] = "/" + re.sub(r"<(int|str):\w+>", "1", route)
     return found
 

@@ -80,7 +80,7 @@ class Reports:
 
     def _keep(self, device: UUID, body: bytes, encoding: str) -> None:
         was_packed = encoding not in {"", "identity"}
-        length = length_unpacked(body, encoding)
+        length = min(length_unpacked(body, encoding), MAX_REPORT_UNPACKED_BYTES)
         # Only what is short is unpacked again; of a longer one its length is kept.
         short = length <= LARGE_BYTES
         text = unpacked(body, encoding, MAX_REPORT_UNPACKED_BYTES) if short else b""

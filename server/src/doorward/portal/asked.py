@@ -82,7 +82,7 @@ def of(command: Command, device: Device, sight: Sight, now: datetime) -> Asked:
     word: str | Promise = CommandState(command.state).label
     if command.is_open and command.cancel_asked_at is not None:
         word = _("Stopping")
-    elif _is_connected(device, now) and command.state == CommandState.QUEUED:
+    elif is_connected(device, now) and command.state == CommandState.QUEUED:
         word = _("On its way")
     return Asked(
         command=command,
@@ -118,10 +118,11 @@ def seen(command: Command) -> tuple[object, ...]:
 
 def is_moving(command: Command, device: Device, now: datetime) -> bool:
     """Tell whether something may happen to it within seconds."""
-    return command.is_open and _is_connected(device, now)
+    return command.is_open and is_connected(device, now)
 
 
-def _is_connected(device: Device, now: datetime) -> bool:
+def is_connected(device: Device, now: datetime) -> bool:
+    """Tell whether the device called so lately that its next call is near."""
     last = last_seen(device)
     return last is not None and now - last < CONNECTED
 
@@ -180,7 +181,7 @@ def _open_sentence(command: Command, device: Device, now: datetime, name: dict[s
         "until": look.exact_words(command.not_after),
     }
     if command.cancel_asked_at is not None:
-        if _is_connected(device, now):
+        if is_connected(device, now):
             return _("%(name)s stops it.") % name
         return _("Waiting for %(name)s to stop it: it was last seen %(ago)s.") % ages
     if command.state == CommandState.QUEUED:
@@ -189,7 +190,7 @@ def _open_sentence(command: Command, device: Device, now: datetime, name: dict[s
                 "Several files were put back already: this one waits until %(when)s, so that "
                 "somebody can still stop it."
             ) % {"when": look.exact_words(command.not_before)}
-        if _is_connected(device, now):
+        if is_connected(device, now):
             return _("%(name)s is told at its next call, within moments.") % name
         if last is None:
             return _("Waiting for the first call of %(name)s, until %(until)s.") % ages
