@@ -231,19 +231,15 @@ def _fetched(trust: Trust, target: TargetFile, place: Path) -> Path:
         return whole
     part = whole.with_suffix(".part")
     part.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for resumed in (True, False):
-        start = part.stat().st_size if resumed and part.exists() else 0
-        if start >= target.length:
-            start = 0
-        if not resumed or start or not part.exists():
+    held = part.stat().st_size if part.exists() else 0
+    # What an earlier try left may be spoiled: then once more, from the beginning.
+    for start in (held, 0) if 0 < held <= target.length else (0,):
+        if start < target.length:
             _fetch_into(trust, target, part, start)
         if part.stat().st_size == target.length and _sha256(part) == digest:
             part.replace(whole)
             return whole
-        # What lay there from an earlier try may be spoiled: once more, from the beginning.
-        part.unlink(missing_ok=True)
-        if not start:
-            break
+        part.unlink()
     raise Refused("tampered", f"{target.path} is not the file that was signed")
 
 
