@@ -27,7 +27,9 @@ from doorward_agent import (
     loop,
     outbox,
     policy,
+    protection,
 )
+from doorward_agent.commands import status
 from doorward_agent.config import AgentConfig, prepare
 from doorward_agent.loop import Loop, Pause
 from doorward_protocol import messages
@@ -556,6 +558,55 @@ def test_d05_pauses_are_spread_double_and_have_a_cap() -> None:
     assert ceilings[0] <= 2
     assert ceilings[3] > 4
     assert 450 < max(ceilings) <= 900
+
+
+@pytest.mark.parametrize("state", ["expired", "suspended"])
+def test_a_lapsed_subscription_is_said_and_protection_goes_on(
+    state: str, work: Loop, db: sqlite3.Connection, server: Server, settings: AgentConfig
+) -> None:
+    real = server._answer
+
+    def lapsed(path: str, body: bytes) -> httpx2.Response:
+        if path != "/check-in":
+            return real(path, body)
+        return wire(
+            messages.CheckInAnswer(
+                server_time=int(time.time() * 1000),
+                next_check_in=60,
+                settings_version=0,
+                definitions_version=0,
+                entitlement=msgspec.convert({"state": state}, messages.Entitled),
+            )
+        )
+
+    server._answer = lapsed  # type: ignore[method-assign]  # the lapse
+    uids = store(db)
+    at_work(work, lambda: server.stored == uids and database.noted(db, "entitlement") is not None)
+    found = status.gather(settings, db, start="run")
+    assert found["entitlement"] == state
+    assert state in status.subscription(found["entitlement"])
+    assert status.subscription("active") == status.subscription("grace") == ""
+    # An account that has not paid is no reason to leave a computer open.
+    assert protection.state(settings, db).state == "protected"
+    assert not work.pause.failures
+
+
+def test_a_protocol_too_old_is_told_and_protection_goes_on(
+    work: Loop, db: sqlite3.Connection, server: Server, settings: AgentConfig
+) -> None:
+    server.refuse = {"/token": "upgrade-required"}
+    uids = store(db)
+
+    async def go() -> None:
+        async with running(work) as task:
+            await until(lambda: bool(database.noted(db, "trouble")))
+            assert not task.done(), "it goes on protecting"
+
+    asyncio.run(go())
+    assert waiting(db) == len(uids), "kept until the agent is updated"
+    assert "too old" in str(database.noted(db, "trouble"))
+    # Called again, but seldom: somebody may have updated the server meanwhile.
+    assert server.calls.count("/check-in") == 0
 
 
 def test_a_second_agent_on_the_same_folder_is_refused(tmp_path: Path) -> None:

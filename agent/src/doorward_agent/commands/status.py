@@ -146,6 +146,8 @@ def _print(found: dict[str, Any]) -> None:
         say(f"Name          {who['name']}")
     start = found["start"]
     say(f"Agent         {'running' if found['running'] else f'not running; start it: {start}'}")
+    if lapsed := subscription(found["entitlement"]):
+        say(f"Subscription  {lapsed}")
     if not found["remote_actions"]:
         say("Remote        off: what members ask from afar is refused (`remote on` allows it)")
     if who["state"] == "enrolled":
@@ -167,6 +169,13 @@ def _print(found: dict[str, Any]) -> None:
     if found["next_scan"]:
         moment = dt.datetime.fromtimestamp(found["next_scan"] / 1000).astimezone()
         say(f"Next scan     {moment:%A %d %B, %H:%M}")
+
+
+def subscription(state: str) -> str:
+    """Say it when the account's subscription has lapsed; "" while there is nothing to say."""
+    if state in {"", "active", "grace"}:
+        return ""
+    return f"{state}: this computer goes on protecting; see the account's page"
 
 
 def _last_payload(db: sqlite3.Connection, which: str) -> int:
