@@ -22,7 +22,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Exists, F, OuterRef, QuerySet
 from django.utils import timezone
 
-from doorward.accounts import lockout, member_letters, members
+from doorward.accounts import lockout, member_letters, members, person
 from doorward.accounts.members import UNTOLD
 from doorward.accounts.models import (
     Account,
@@ -265,7 +265,7 @@ def accept_as_newcomer(
         user.is_active = True
         User.objects.filter(pk=user.pk).update(epoch=F("epoch") + 1)
         user.epoch += 1
-    user.name = "".join(part for part in name.strip() if part.isprintable())[:120]
+    user.name = person.plain_name(name)
     user.save()
     EmailAddress.objects.update_or_create(
         user=user, email=address, defaults={"verified": True, "primary": True}

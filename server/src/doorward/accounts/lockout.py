@@ -66,6 +66,7 @@ LOCK_MAIL: Final = Window("lockmail", 1, timedelta(hours=6), timedelta(hours=6))
 LOCK_MAIL_DAY: Final = Window("lockmailday", 3, timedelta(hours=24), timedelta(hours=24))
 QUESTION: Final = Window("question", 3, timedelta(hours=24), timedelta(hours=24))
 QUESTION_NETWORK: Final = Window("questionnet", 5, timedelta(hours=1), timedelta(hours=1))
+QUESTION_ALL: Final = Window("questionall", 100, timedelta(hours=1), timedelta(hours=1))
 WRONG_FINDS: Final = Window("wrongfind", 10, timedelta(hours=24), timedelta(hours=24))
 ALERT: Final = Window("alert", 1, timedelta(minutes=30), timedelta(minutes=30))
 INVITATIONS: Final = Window("invite", 20, timedelta(hours=24), timedelta(hours=24))
@@ -156,7 +157,7 @@ def _begin_as_stranger(attempt: Try) -> Locked | None:
         if until is not None:
             if window is EVERYBODY:
                 # Shields up: strangers' browsers go by the mailed link, known ones as always.
-                _alert("operator.alert.flood")
+                alert("operator.alert.flood")
                 return Locked(None, everybody=True)
             wait = until - timezone.now()
             return Locked(None if window is NETWORK_DAY else wait, everybody=True)
@@ -274,7 +275,7 @@ def _spraying(attempt: Try) -> Locked | None:
     until = _ms(now + SPREAD_LOCK)
     lock = {"count": 0, "since": _ms(now), "locked_until": until, "updated": until}
     Throttle.objects.update_or_create(pk=f"s:{network}", defaults=lock)
-    _alert("operator.alert.spraying", network=attempt.network)
+    alert("operator.alert.spraying", network=attempt.network)
     return Locked(SPREAD_LOCK, everybody=True)
 
 
@@ -286,7 +287,8 @@ def _mark(attempt: Try) -> None:
     )
 
 
-def _alert(tag: str, *, network: str = "") -> None:
+def alert(tag: str, *, network: str = "") -> None:
+    """Have operators see that something is going on: one event in half an hour of each kind."""
     # One event for each lock, not one for each try that meets it.
     if _take(ALERT, f"{tag} {network}") is None:
         trail.record(tag, network=network)

@@ -23,7 +23,7 @@ from django.utils import timezone
 
 from doorward.accounts import lockout, recovery_letters
 from doorward.accounts.models import PhoneNumber, Recovery, SecondStepChoice, User
-from doorward.audit import trail
+from doorward.audit import card_numbers, trail
 from doorward.notices import letter as post_office
 
 # How long the way in stays open after the wait; then it has to begin anew.
@@ -113,7 +113,7 @@ def ask_as_operator(user: User, operator: User, reason: str) -> Recovery:
 
     Raises SameOperator, AskedAlready and NoSecondStep; ValueError for a reason that says nothing.
     """
-    words = " ".join(reason.split())[:500]
+    words = card_numbers.hide(" ".join(reason.split()))[:500]
     if len(words) < LEAST_REASON:
         raise ValueError(reason)
     now = timezone.now()

@@ -15,7 +15,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from doorward.accounts.models import Account, PersonalToken, User
-from doorward.audit import trail
+from doorward.audit import card_numbers, trail
 
 PREFIX: Final = "dwp_"
 # 24 random bytes: 192 bits, as 32 characters.
@@ -56,7 +56,7 @@ def create(
     account they have belonged to longest. Raises TokenRefused.
     """
     chosen = [scope for scope in Scope if scope in set(scopes)]
-    label = name.strip()
+    label = card_numbers.hide(name.strip())
     if not chosen or len(chosen) != len(set(scopes)):
         raise TokenRefused("choose at least one of the scopes there are")
     if not 1 <= days <= LONGEST_LIFE_DAYS:

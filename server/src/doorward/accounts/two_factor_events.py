@@ -6,19 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from allauth.account import signals as account_signals
 from allauth.mfa import signals as mfa_signals
+from allauth.mfa.models import Authenticator
 from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.signals import user_logged_in
+from django.db.models.signals import pre_save
 from django.utils.translation import ngettext
 
 from doorward.accounts import after_a_change, email_change, sessions, signup, two_factor
 from doorward.accounts.after_a_change import Ended
 from doorward.accounts.origin import origin_of
 from doorward.accounts.two_factor import Way
-from doorward.audit import trail
+from doorward.audit import card_numbers, trail
 
 if TYPE_CHECKING:
-    from allauth.mfa.models import Authenticator
     from django.http import HttpRequest  # noqa: TID251 - signatures are the signals'
 
     from doorward.accounts.models import User
@@ -42,6 +43,13 @@ def watch() -> None:
         (account_signals.password_reset, _password_changed),
     ):
         signal.connect(act, dispatch_uid=f"doorward two-step {act.__name__} {id(signal)}")
+    # However it is named: when it is added or later, on a page or by an app.
+    pre_save.connect(_named, sender=Authenticator, dispatch_uid="doorward passkeys' names")
+
+
+def _named(*, instance: Authenticator, **_more: Any) -> None:
+    if isinstance(instance.data, dict) and "name" in instance.data:
+        instance.data["name"] = card_numbers.hide(str(instance.data["name"]))
 
 
 def changed_elsewhere(request: HttpRequest, user: User) -> Ended:

@@ -20,7 +20,7 @@ from doorward.accounts import permissions
 from doorward.accounts.models import Account, Membership, User
 from doorward.accounts.origin import Origin
 from doorward.accounts.permissions import Act
-from doorward.audit import trail
+from doorward.audit import card_numbers, trail
 from doorward.devices import commands, replacing, seats
 from doorward.devices.models import (
     Device,
@@ -287,7 +287,7 @@ def _give(device: Device, member: UUID | None, now: datetime) -> None:
 
 def _store(device: Device, request: EnrollRequest, now: datetime) -> None:
     facts = request.device
-    device.name = request.name.strip() or device.name
+    device.name = card_numbers.hide(request.name.strip()) or device.name
     device.hostname = facts.hostname
     device.os_name, device.os_version = facts.os.name, facts.os.version
     device.type = facts.type

@@ -7,7 +7,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from doorward.accounts.models import User
-from doorward.audit import trail
+from doorward.audit import card_numbers, trail
 from doorward.devices import bell, seats
 from doorward.devices.models import Device, Ended
 from doorward_protocol.messages import MAX_NAME
@@ -60,7 +60,7 @@ def remove(
 @transaction.atomic
 def rename(device: Device, name: str, *, actor: User, ip: str = "", agent: str = "") -> None:
     """Call the device by another name. Raises NameRefused."""
-    chosen = name.strip()
+    chosen = card_numbers.hide(name.strip())
     if not chosen or len(chosen) > MAX_NAME or not chosen.isprintable():
         raise NameRefused
     before = device.label

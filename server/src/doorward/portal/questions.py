@@ -65,6 +65,8 @@ def ask(request: HttpRequest) -> HttpResponse:
             ip=origin.ip,
             agent=origin.agent,
         )
+    except asking.TooManyAltogether:
+        return _page(request, {"form": form, "flooded": True}, status=429)
     except asking.TooMany:
         return _page(request, {"form": form, "too_many": True}, status=429)
     return _page(request, {"ticket": ticket})

@@ -22,7 +22,7 @@ from django.utils.translation import gettext as _
 
 from doorward.accounts.models import Account, User
 from doorward.accounts.origin import Origin
-from doorward.audit import trail
+from doorward.audit import card_numbers, trail
 from doorward.devices import bell, seats
 from doorward.devices import queries as devices
 from doorward.devices.models import Device
@@ -244,6 +244,12 @@ def _standing(state: State, kind: Kind, subject: UUID | None) -> Document | None
     return {"group": str(place)} if place is not None else None
 
 
+def _without_card_number(delta: Delta) -> Delta:
+    if delta.after is None or "name" not in delta.after:
+        return delta
+    return replace(delta, after={**delta.after, "name": card_numbers.hide(delta.after["name"])})
+
+
 def _with(state: State, delta: Delta) -> State:
     after, subject = delta.after, delta.subject
     if delta.kind == "account":
@@ -298,7 +304,8 @@ def save(
     if base is not None and base != before.newest:
         raise Outdated
     everybody = list(devices.of_account(account))
-    found = _plan(before, everybody, deltas, restores=undoes is not None)
+    named = [_without_card_number(delta) for delta in deltas]
+    found = _plan(before, everybody, named, restores=undoes is not None)
     if found.problems:
         raise Invalid(found.problems)
     if not found.changes_anything:
@@ -314,7 +321,7 @@ def save(
         number=before.newest + 1,
         at=now,
         by=actor,
-        why=trail.plain(why.strip(), LONGEST_WHY),
+        why=trail.plain(card_numbers.hide(why.strip()), LONGEST_WHY),
         undoes=undoes,
         changes=_written(found, everybody),
         devices=reached,

@@ -39,22 +39,30 @@ class TooMany(Exception):
     """This address or network has written as often as is taken in a day."""
 
 
-@transaction.atomic
+class TooManyAltogether(TooMany):
+    """Everybody together has written more than anybody could read: nothing more is taken now."""
+
+
 def ask(
     *, reply_to: str, about: About, words: str, user: User | None, ip: str, agent: str
 ) -> Ticket:
-    """Store the question and mail it to the people who run the service. Raises TooMany.
+    """Store the question and mail it to the people who run the service.
 
-    The writer gets no mail by it: anybody can name anybody's address here.
+    The writer gets no mail by it: anybody can name anybody's address here. Raises TooMany and
+    TooManyAltogether.
     """
     address = canonical_email(reply_to)
     if not lockout.allow(
         (lockout.QUESTION_NETWORK, lockout.network_of(ip)), (lockout.QUESTION, address)
     ):
         raise TooMany
-    ticket = _store(address, about, words, user)
-    trail.record("support.asked", actor=user, target=ticket.number, ip=ip, agent=agent)
-    _mail(ticket)
+    if not lockout.allow((lockout.QUESTION_ALL, "")):
+        lockout.alert("operator.alert.questions")
+        raise TooManyAltogether
+    with transaction.atomic():
+        ticket = _store(address, about, words, user)
+        trail.record("support.asked", actor=user, target=ticket.number, ip=ip, agent=agent)
+        _mail(ticket)
     return ticket
 
 
