@@ -1,16 +1,24 @@
 """Whatever a worker does, the agent lives, other files are scanned, nothing passes for clean."""
 
+import base64
+import bz2
 import dataclasses
+import gzip
+import lzma
 import os
 import signal
 import socket
 import subprocess
+import sys
+import tarfile
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from doorward_agent import definitions, scan
 from doorward_agent.config import AgentConfig
@@ -33,10 +41,26 @@ def examine(self, descriptor):
         os.kill(os.getpid(), signal.SIGKILL)
     if head.startswith(b"PANIC"):
         raise type("PanicException", (BaseException,), {})("the engine panicked")
+    if head.startswith(b"SPIN"):
+        import resource
+        resource.setrlimit(resource.RLIMIT_CPU, (1, 1))
+        while True:
+            pass
+    if head.startswith(b"EATS"):
+        eaten = []
+        while True:
+            eaten.append(bytes(1 << 20))
     if head.startswith(b"MEMORY"):
         bytearray(1 << 40)
     if head.startswith(b"LIE"):
         os.write(int(sys.argv[2]), (4).to_bytes(4, "little") + b"junk")
+    if head.startswith(b"READ"):
+        open("/etc/passwd").close()
+    if head.startswith(b"SIGNAL"):
+        os.kill(os.getppid(), 0)
+    if head.startswith(b"CONNECT"):
+        import socket
+        socket.create_connection(("127.0.0.1", int(head[8:])), timeout=5).close()
     if head.startswith(b"WRITE"):
         os.write(os.open("/tmp/doorward-worker-wrote-this", os.O_CREAT | os.O_WRONLY), b"x")
     return real(self, descriptor)
@@ -59,6 +83,8 @@ def stubborn(config: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     STARTS.clear()
 
     def started(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        if "-m" not in command:
+            return real_popen(command, **options)
         at = command.index("-m")
         STARTS.append(time.monotonic())
         return real_popen([*command[:at], os.fspath(program), *command[at + 2 :]], **options)
@@ -74,6 +100,7 @@ def stubborn(config: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("DIE", "engine-crash"),
         ("PANIC", "engine-failed"),
         ("MEMORY", "engine-failed"),
+        ("EATS", "engine-failed"),
         ("LIE", "engine-crash"),
     ],
 )
@@ -110,6 +137,77 @@ def test_a_worker_can_write_no_file(home: Path, stubborn: AgentConfig) -> None:
     wrote = Path("/tmp/doorward-worker-wrote-this")  # noqa: S108 (must not come to be)
     assert not wrote.exists() or wrote.stat().st_size == 0
     wrote.unlink(missing_ok=True)
+
+
+def confined() -> set[str]:
+    """What the system lets a process give up, tried in one of its own."""
+    program = (
+        "from doorward_agent.engines import worker; from doorward_agent.config import AgentConfig;"
+        "print(*worker.give_up_rights(AgentConfig()))"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)  # noqa: S603 - ours
+    return set(told.stdout.decode().split())
+
+
+def test_asvs_15_2_5_a_worker_reads_nothing_but_what_it_is_handed(
+    home: Path, stubborn: AgentConfig
+) -> None:
+    if "files" not in confined():
+        pytest.skip("the kernel has no Landlock")
+    (home / "bad").write_text("READ")
+    (home / "worse").write_text("SIGNAL")
+    (home / "x.com").write_bytes(eicar())
+    run = scan.run([home], stubborn)
+    assert [one.rule for one in run] == ["DW-TEST-0001"]
+    # Both were refused: an error of the file, by which the worker goes on.
+    assert run.summary.errors == {"unreadable": 2}
+    assert len(STARTS) == 1
+
+
+def test_asvs_15_2_5_a_worker_reaches_nobody(home: Path, stubborn: AgentConfig) -> None:
+    if not {"network", "files"} & confined():
+        pytest.skip("the kernel confines nothing")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.0)
+        (home / "bad").write_text(f"CONNECT {listening.getsockname()[1]}")
+        run = scan.run([home], stubborn)
+        assert list(run) == []
+        assert run.summary.errors == {"unreadable": 1}
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+
+
+def test_confined_a_worker_still_opens_every_kind_of_file(home: Path, config: AgentConfig) -> None:
+    member = eicar()
+    packed = {
+        "a.gz": gzip.compress(member),
+        "a.bz2": bz2.compress(member),
+        "a.xz": lzma.compress(member),
+        "a.zst": zstandard.compress(member),
+        "a.eml": b"From: charlie\nMIME-Version: 1.0\n"
+        b"Content-Type: application/octet-stream; name=x.com\n"
+        b"Content-Transfer-Encoding: base64\n\n" + base64.b64encode(member) + b"\n",
+    }
+    for name, content in packed.items():
+        (home / name).write_bytes(content)
+    with zipfile.ZipFile(home / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("x.com", member)
+    with tarfile.open(home / "a.tar", "w") as tar:
+        tar.add(home / "a.gz", "inner.gz")
+    run = scan.run([home], config)
+    assert {Path(one.path).name for one in run} == {*packed, "a.zip", "a.tar"}
+    assert run.summary.complete
+
+
+def test_a_worker_that_has_used_up_its_processor_time_is_replaced(
+    home: Path, stubborn: AgentConfig
+) -> None:
+    """The kernel ends it (RLIMIT_CPU); the file it was at costs itself, the agent goes on."""
+    (home / "bad").write_text("SPIN")
+    (home / "x.com").write_bytes(eicar())
+    run = scan.run([home], dataclasses.replace(stubborn, file_timeout=30.0))
+    assert [one.rule for one in run] == ["DW-TEST-0001"]
+    assert run.summary.errors == {"engine-crash": 1}
 
 
 def test_workers_killed_from_outside_are_replaced(home: Path, config: AgentConfig) -> None:

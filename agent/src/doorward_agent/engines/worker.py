@@ -24,7 +24,15 @@ import psutil
 from doorward_agent import archives, definitions, documents
 from doorward_agent.config import AgentConfig
 from doorward_agent.definitions.lookup import Known
-from doorward_agent.engines import Engine, EngineFailed, Hit, Limit, clamav, yara
+from doorward_agent.engines import (
+    Engine,
+    EngineFailed,
+    Hit,
+    Limit,
+    clamav,
+    confinement,
+    yara,
+)
 from doorward_agent.engines.channel import Answer, Channel, worker_end
 
 UNPRIVILEGED = 65534
@@ -242,12 +250,16 @@ def clamd_engines(config: AgentConfig) -> tuple[Engine, ...]:
     return (found,)
 
 
-def give_up_rights(config: AgentConfig) -> None:
-    """Keep what a worker needs: low priority, bounded memory, no files to write, and no root."""
+def give_up_rights(config: AgentConfig, *, by_descriptor: bool = True) -> tuple[str, ...]:
+    """Keep what a worker needs: low priority, bounded memory, no files to write, and no root.
+
+    Where files come by descriptor, no other file's name means anything any more. Returns what could
+    be given up: `user`, `network`, `files`.
+    """
     if config.low_priority:
         _step_back()
     if os.name != "posix":
-        return
+        return ()
     resource = importlib.import_module("resource")
     for limit, value in (
         ("RLIMIT_CORE", 0),
@@ -261,14 +273,21 @@ def give_up_rights(config: AgentConfig) -> None:
             # A stricter limit is already set from outside; that one holds.
             continue
     _load_what_is_loaded_late()
+    confined = []
     if os.geteuid() == 0:
+        if confinement.leave_the_network():
+            confined.append("network")
         try:
             os.setgroups([])
             os.setgid(UNPRIVILEGED)
             os.setuid(UNPRIVILEGED)
+            confined.append("user")
         except PermissionError:
             # A container's root without the right to change users: less than root already.
-            return
+            pass
+    if by_descriptor and confinement.open_nothing_by_name(confinement.pythons_own_places()):
+        confined.append("files")
+    return tuple(confined)
 
 
 # What the readers of archives, documents and mails look up on first use.
@@ -328,11 +347,11 @@ def main(arguments: list[str]) -> int:
         # Whatever the engine sets up on first use, it sets up while it still may.
         ours.scan(b"warm")
         examiner = Examiner(config, ours=ours, others=clamd_engines(config), hashes=hashes)
-        give_up_rights(config)
+        confined = give_up_rights(config, by_descriptor=arguments[:1] == ["descriptors"])
     except Exception as error:  # noqa: BLE001 (told to the agent, which decides)
         channel.send({"failed": f"{type(error).__name__}: {error}"[:2000]})
         return EXIT_BROKEN
-    channel.send({"ready": True})
+    channel.send({"ready": True, "confined": confined})
     return _serve(channel, examiner)
 
 
