@@ -58,6 +58,9 @@ class Change:
 class Overflow:
     """The kernel's queue was full: something was written that nobody was told of."""
 
+    since: float | None = None
+    """From when on, where that is known; seconds since 1970."""
+
 
 class _Handle(ctypes.Structure):
     _fields_ = [
@@ -268,11 +271,12 @@ class FilesystemWatch:
             if found < 0:
                 continue
             try:
-                path = os.readlink(b"/proc/self/fd/%d" % found)
+                return _place(found)
+            except OSError:
+                # Deeper than the kernel can say (PATH_MAX): no path leads there, ours neither.
+                return None
             finally:
                 os.close(found)
-            if path.startswith(b"/") and not path.endswith(b" (deleted)"):
-                return path
         return None
 
     def close(self) -> None:
@@ -284,6 +288,22 @@ class FilesystemWatch:
 
 def _held(place: bytes) -> int:
     return os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+
+def _place(folder: int) -> bytes | None:
+    """Return the path of an open folder, None where it is gone. Raises OSError where it is too
+    long."""
+    path = os.readlink(b"/proc/self/fd/%d" % folder)
+    if not path.startswith(b"/"):
+        return None
+    if path.endswith(b" (deleted)"):
+        # The kernel's word for what is gone, and a name that anybody may give to a folder.
+        try:
+            there = os.lstat(path)
+        except OSError:
+            return None
+        return path if os.path.samestat(there, os.fstat(folder)) else None
+    return path
 
 
 def _named(told: bytes) -> tuple[int, bytes, bytes] | None:

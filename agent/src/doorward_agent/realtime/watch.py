@@ -15,7 +15,7 @@ import stat
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -28,6 +28,9 @@ from doorward_agent.realtime import fanotify, gate, places
 from doorward_agent.realtime.fanotify import Change, Overflow
 from doorward_agent.realtime.gate import Gate, Question
 from doorward_protocol.settings import Settings
+
+if TYPE_CHECKING:
+    from doorward_agent.realtime.changes import FolderWatch
 
 log = logging.getLogger("doorward_agent")
 
@@ -75,7 +78,8 @@ class Watch:
         self._opened_at = 0.0
         self._definitions = ""
         self._kernel: fanotify.FilesystemWatch | None = None
-        self._others: list[tuple[object, Callable[[], Iterable[Change | Overflow]]]] = []
+        self._others: list[FolderWatch] = []
+        self._deaf = ""
         self._closers: list[Callable[[], None]] = []
         self._gate: Gate | None = None
         self._mounts: int = -1
@@ -182,7 +186,7 @@ class Watch:
         from doorward_agent.realtime.changes import FolderWatch  # only where it is needed
 
         watch = FolderWatch(folders, wake=self.wake)
-        self._others.append((watch, watch.changes))
+        self._others.append(watch)
         self._closers.append(watch.close)
 
     def _hold_back(self, problems: list[str]) -> None:
@@ -234,6 +238,7 @@ class Watch:
             close()
         self._closers.clear()
         self._others.clear()
+        self._deaf = ""
         if self._mounts >= 0:
             os.close(self._mounts)
             self._mounts = -1
@@ -305,20 +310,34 @@ class Watch:
         sources: list[Callable[[], Iterable[Change | Overflow]]] = []
         if self._kernel is not None:
             sources.append(self._kernel.changes)
-        sources.extend(changes for _, changes in self._others)
+        sources.extend(other.changes for other in self._others)
         began = time.time()
-        overflow = False
+        missed: list[float] = []
         for changes in sources:
             for change in changes():
                 if isinstance(change, Overflow):
-                    overflow = True
+                    missed.append(self._caught_up if change.since is None else change.since)
                 else:
                     self._heard(change)
-        if overflow:
-            log.warning("more was written than the system could tell: looking for it")
-            self._sweeps.append(_changed(self._places.folders, self._caught_up - _MARGIN))
+        if missed:
+            log.warning("something was written that the system did not tell: looking for it")
+            self._sweeps.append(_changed(self._places.folders, min(missed) - _MARGIN))
             self._say(overflows=self.status.overflows + 1)
         self._caught_up = began
+        self._say_whether_deaf()
+
+    def _say_whether_deaf(self) -> None:
+        """Where nothing is heard of changes any more, or again, tell it."""
+        deaf = next((why for other in self._others if (why := other.problem)), "")
+        if deaf == self._deaf:
+            return
+        self._deaf = deaf
+        log.warning("watching for changes: %s", deaf or "again")
+        if deaf:
+            told = f"changes are not heard: {readable(deaf)[:200]}"
+            self._say(state="partly" if self._kernel is not None else "off", reason=told)
+        else:
+            self.apply(self.status.settings, self._settings)
 
     def _heard(self, change: Change) -> None:
         path = change.path
