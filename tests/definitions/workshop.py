@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from securesystemslib.signer import CryptoSigner
 
 from doorward.protection.definitions import importing, keys, repository
 from doorward.protection.definitions.importing import Imported
@@ -115,7 +116,7 @@ class Workshop:
     def make_keys(self, now: datetime | None = None) -> None:
         keys.make(self.folder / "keys", passphrase=PASSPHRASE, now=now or repository.moment())
 
-    def signer(self) -> keys.CryptoSigner:
+    def signer(self) -> CryptoSigner:
         return keys.targets_signer([self.folder / "keys" / "targets.pem"], ask=self.ask)
 
     def imports(self, path: Path, name: str, **more: object) -> Imported:

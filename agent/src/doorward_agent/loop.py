@@ -119,6 +119,9 @@ class Loop:
         self._identity_file = os.fspath(config.state_dir / identity.IDENTITY_FILE)
         self._identity_changed = asyncio.Event()
         self._outbox_changed = asyncio.Event()
+        self._definitions_changed = asyncio.Event()
+        # What the call under way told of definitions, or the one before.
+        self._told: messages.DefinitionsState | None = None
         self._checked_in = False
         # The versions of settings and definitions that the last answer named.
         self._newest = (0, 0)
@@ -129,7 +132,10 @@ class Loop:
         self._orders = orders.Orders(config, db, now=self._server_now, children=self._children)
         self._watch = child.Child(config, db, children=self._children) if real_time else None
         # Found out once: a group of the kernel's is opened for it.
-        self._abilities = watch_abilities() if real_time else ()
+        self._abilities = (
+            *(watch_abilities() if real_time else ()),
+            *(("notify",) if hosts.can_show_messages() else ()),
+        )
 
     # ------------------------------------------------------------------------- start and stop
 
@@ -179,6 +185,8 @@ class Loop:
             if (now := database.version(self.db)) != version:
                 version = now
                 self._outbox_changed.set()
+                if self._told is not None and upkeep.told(self.config, self.db) != self._told:
+                    self._definitions_changed.set()
             await asyncio.sleep(self.config.watch_interval)
 
     async def _report_for_ever(self) -> None:
@@ -249,11 +257,25 @@ class Loop:
         while True:
             await self._silence()
             try:
-                pause = await self.check_in(server)
+                pause = await self._check_in_unless_changed(server)
             except (link.LinkProblem, sqlite3.Error) as problem:
                 self._failed(problem)
             else:
                 await asyncio.sleep(pause)
+
+    async def _check_in_unless_changed(self, server: link.Link) -> float:
+        """Check in; hang up on a call that is held open once there is something new to tell."""
+        self._definitions_changed.clear()
+        changed = asyncio.create_task(self._definitions_changed.wait())
+        call = asyncio.create_task(self.check_in(server))
+        try:
+            await asyncio.wait([changed, call], return_when=asyncio.FIRST_COMPLETED)
+            # A call that was cut is made again: what it would have answered is answered then.
+            return await call if call.done() else self.config.check_in_least
+        finally:
+            for task in (changed, call):
+                task.cancel()
+            await asyncio.gather(changed, call, return_exceptions=True)
 
     async def check_in(self, server: link.Link) -> float:
         """Check in once and take in the answer; answer the seconds until the next time."""
@@ -265,6 +287,7 @@ class Loop:
         told = noted(self.db, "facts_told")
         depth = outbox.depth(self.db)
         refused = policy.refused(self.db)
+        self._told = upkeep.told(self.config, self.db)
         with transaction(self.db):
             # Stored before it is sent: a number is never used twice, whatever happens next.
             seq = noted_int(self.db, "seq") + 1
@@ -280,7 +303,7 @@ class Loop:
                 if refused is None
                 else (messages.SettingsError(pointer=refused.pointer, code=refused.code),),
             ),
-            definitions=upkeep.told(self.config, self.db),
+            definitions=self._told,
             protection=protection.state(self.config, self.db),
             queue=messages.QueueState(depth=depth.waiting, dropped=depth.dropped),
             device=facts if told != facts_body else None,
