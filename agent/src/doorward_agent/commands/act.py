@@ -82,7 +82,7 @@ def _now() -> int:
 
 
 def _scan(config: AgentConfig, db: sqlite3.Connection, command: Command, args: CommandArgs) -> None:
-    from doorward_agent import events, findings, hosts, policy, scan, treatment
+    from doorward_agent import announce, events, findings, hosts, policy, scan, treatment
 
     hosts.lower_priority()
     _, settings = policy.current(db)
@@ -114,6 +114,7 @@ def _scan(config: AgentConfig, db: sqlite3.Connection, command: Command, args: C
         )
         definitions = work.summary.definitions_version
         teller.begin(definitions)
+        announcer = announce.Announcer(wanted=lambda: settings.on_device.notifications)
         resolved, problem_words = 0, ""
         try:
             for detection in work:
@@ -125,12 +126,14 @@ def _scan(config: AgentConfig, db: sqlite3.Connection, command: Command, args: C
                     definitions_version=definitions,
                 )
                 resolved += outcome.action == "quarantined"
+                announcer.found(detection, outcome)
         except Exception as problem:
             # By name: only a scan that reads a file has loaded the pool.
             if type(problem).__name__ != "EngineUnavailable":
                 raise
             problem_words = f"The scan could not go on: {problem}"
         teller.end(work.summary, resolved=resolved, problem=problem_words, stopped_by=stop.why)
+        announcer.close()
 
 
 class _Feed:

@@ -61,6 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
             if teller is None:
                 who = None
         found, problem = _carry_out(work, config, arguments, teller, display)
+        if found and arguments.scheduled and settings and settings.on_device.notifications:
+            # A scan that `run` has started: whoever types `scan` reads what it prints.
+            _announce(found)
         if display is not None:
             display.close()
         summary = work.summary
@@ -117,6 +120,15 @@ def _carry_out(
             raise
         return found, f"The scan could not go on: {problem}"
     return found, ""
+
+
+def _announce(found: list[tuple[scan.Detection, Outcome]]) -> None:
+    from doorward_agent import announce
+
+    announcer = announce.Announcer(wanted=lambda: True)
+    for detection, outcome in found:
+        announcer.found(detection, outcome)
+    announcer.close()
 
 
 class _Stop:

@@ -16,7 +16,7 @@ from types import FrameType
 
 import msgspec
 
-from doorward_agent import database, findings, hosts, identity, policy, treatment
+from doorward_agent import announce, database, findings, hosts, identity, policy, treatment
 from doorward_agent.commands import config_of
 from doorward_agent.inspection import Detection
 from doorward_agent.protection import RealTimeStatus
@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         os.nice(_NICE)
     db = database.open_in(config.state_dir)
     stopped = False
+    announcer = announce.Announcer(wanted=lambda: policy.current(db)[1].on_device.notifications)
 
     def deal(detection: Detection, definitions_version: str, put_away: bool) -> bool:
         teller = None
@@ -58,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             detection.path,
             outcome.detail or outcome.action,
         )
+        announcer.found(detection, outcome)
         return outcome.action == "quarantined"
 
     watch = Watch(config, deal=deal, tell=_tell, since=arguments.since)
@@ -81,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
                 watch.apply(*policy.current(db))
     finally:
         watch.close()
+        announcer.close()
         db.close()
     return 0
 

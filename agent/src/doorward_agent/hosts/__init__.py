@@ -1,9 +1,10 @@
 """What differs between operating systems, behind one small interface.
 
 Each system's module offers the same functions: `version`, `machine_type`, `power`,
-`lower_priority`, `trim_memory`, `homes`, `quick_paths` and `full_paths`. How each answer is read
-out of what the system says is a pure function of its own, tested against recorded answers. Linux
-was tried on real machines; macOS and Windows are not yet tried on a real machine.
+`lower_priority`, `trim_memory`, `homes`, `quick_paths`, `full_paths`, `can_show_messages` and
+`show_message`. How each answer is read out of what the system says is a pure function of its own,
+tested against recorded answers. Linux was tried on real machines; macOS and Windows are not yet
+tried on a real machine.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import socket
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Final, Literal
 
+MESSAGE_SECONDS: Final = 5.0
+"""A program that shows a message is given so long, and no longer."""
 MachineType = Literal["desktop", "laptop", "server", "phone", "tablet", "other"]
 
 
@@ -83,6 +86,16 @@ def full_paths() -> list[Path]:
     """Answer the roots of everything that belongs to this computer."""
     found: list[Path] = _host().full_paths()
     return [path for path in found if _exists(path)]
+
+
+def can_show_messages() -> bool:
+    """Answer whether this computer has what shows a message to people, were one there."""
+    return bool(_host().can_show_messages())
+
+
+def show_message(title: str, text: str) -> int:
+    """Show people at this computer a message; answer on how many screens. Raises OSError."""
+    return int(_host().show_message(title, text))
 
 
 def _exists(path: Path) -> bool:

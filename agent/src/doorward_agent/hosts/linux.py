@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import html
 import os
 import platform
+import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -110,6 +114,89 @@ def trim_memory() -> None:
 
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+_PROGRAM: Final = "notify-send"
+_SESSIONS: Final = Path("/run/user")
+
+
+def can_show_messages() -> bool:
+    """Tell whether the desktops' own program for messages is installed."""
+    return shutil.which(_PROGRAM) is not None
+
+
+def show_message(title: str, text: str) -> int:
+    """Show it on each desktop that can be reached: everybody's for root, one's own for others."""
+    program = shutil.which(_PROGRAM)
+    if program is None:
+        return 0
+    return sum(
+        _shown([program, *message_words(title, text)], session) for session in sessions(_SESSIONS)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """Somebody who is signed in, and the bus of their session."""
+
+    user: int
+    group: int
+    bus: Path
+
+
+def sessions(folder: Path) -> list[Session]:
+    """Answer the session buses that this process may speak on, as systemd lays them out."""
+    found = []
+    with contextlib.suppress(OSError):
+        for home in sorted(folder.iterdir()):
+            bus = home / "bus"
+            with contextlib.suppress(OSError):
+                facts = home.stat()
+                mine = os.geteuid() in {0, facts.st_uid}
+                # Named after the user, and theirs: nobody leaves a bus for somebody else.
+                if mine and home.name == str(facts.st_uid) and bus.is_socket():
+                    found.append(Session(facts.st_uid, facts.st_gid, bus))
+    return found
+
+
+def message_words(title: str, text: str) -> list[str]:
+    """Answer the program's words for a message; a text is never taken for markup or an option."""
+    return [
+        "--app-name=Doorward",
+        "--icon=security-high",
+        "--urgency=normal",
+        "--",
+        html.escape(title, quote=False),
+        html.escape(text, quote=False),
+    ]
+
+
+def _shown(command: list[str], session: Session) -> bool:
+    from doorward_agent import hosts
+
+    # As the very person whose session it is: a bus refuses others, root too.
+    other = os.geteuid() == 0 and session.user != 0
+    try:
+        done = subprocess.run(  # noqa: S603 - the system's own program, with our words
+            command,
+            env={
+                "DBUS_SESSION_BUS_ADDRESS": f"unix:path={session.bus}",
+                "XDG_RUNTIME_DIR": str(session.bus.parent),
+                "PATH": "/usr/bin:/bin",
+                "LANG": "C.UTF-8",
+            },
+            user=session.user if other else None,
+            group=session.group if other else None,
+            extra_groups=[] if other else None,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=hosts.MESSAGE_SECONDS,
+            cwd="/",
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.returncode == 0
 
 
 def homes() -> list[Path]:

@@ -53,6 +53,38 @@ def trim_memory() -> None:
     """Nothing to do: the system takes free pages back by itself."""
 
 
+# The words come as arguments: nothing in them is ever a part of the script.
+_SCRIPT = (
+    "on run argv",
+    "display notification (item 2 of argv) with title (item 1 of argv)",
+    "end run",
+)
+
+
+def can_show_messages() -> bool:
+    """Every Mac can."""
+    return True
+
+
+def show_message(title: str, text: str) -> int:
+    """Show it to whoever sits at the screen."""
+    user = _ask("/usr/bin/stat", "-f", "%u", "/dev/console")
+    command = message_command(title, text, console=user, own=os.geteuid())
+    return int(bool(command) and _done(*command))
+
+
+def message_command(title: str, text: str, *, console: str, own: int) -> list[str]:
+    """Answer the command that shows a message at the console; empty when nobody is there."""
+    if not console.isdecimal() or int(console) == 0:
+        return []  # nobody has signed in: the login window is root's
+    script = [word for line in _SCRIPT for word in ("-e", line)]
+    command = ["/usr/bin/osascript", *script, title, text]
+    if own == 0:
+        user = f"#{console}"
+        return ["/bin/launchctl", "asuser", console, "/usr/bin/sudo", "-u", user, *command]
+    return command if own == int(console) else []
+
+
 def homes() -> list[Path]:
     """Answer every person's home for root, one's own for everybody else."""
     if os.geteuid() != 0:
@@ -80,6 +112,19 @@ def quick_paths(home: Path) -> list[Path]:
 def full_paths() -> list[Path]:
     """Answer the folders of people and programs; the system's own volume is sealed by macOS."""
     return [Path("/Applications"), Path("/Library"), Path("/Users"), Path("/private"), Path("/opt")]
+
+
+def _done(*command: str) -> bool:
+    """Tell whether a program of the system did what it was asked to."""
+    try:
+        return (
+            subprocess.run(  # noqa: S603 - full paths of the system's own programs
+                command, capture_output=True, check=False, timeout=5
+            ).returncode
+            == 0
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
 
 
 def _ask(*command: str) -> str:

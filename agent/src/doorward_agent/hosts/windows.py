@@ -23,6 +23,10 @@ _UNKNOWN: Final = 255
 _WORKSTATION: Final = 1
 _CRYPTPROTECT_LOCAL_MACHINE: Final = 0x4
 _CRYPTPROTECT_UI_FORBIDDEN: Final = 0x1
+# WTSGetActiveConsoleSessionId: nobody is there; MessageBox: MB_ICONWARNING.
+_NO_SESSION: Final = 0xFFFFFFFF
+_ICON_WARNING: Final = 0x30
+_SECONDS_SHOWN: Final = 30
 _IDLE_PRIORITY_CLASS: Final = 0x40
 _BACKGROUND_BEGIN: Final = 0x00100000
 
@@ -92,6 +96,33 @@ def lower_priority() -> None:
 
 def trim_memory() -> None:
     """Nothing to do: the system takes free pages back by itself."""
+
+
+def can_show_messages() -> bool:
+    """Every Windows can."""
+    return True
+
+
+def show_message(title: str, text: str) -> int:
+    """Show it in the session at the console, as a box that goes by itself; works for a service."""
+    session = _library("kernel32").WTSGetActiveConsoleSessionId()
+    if session == _NO_SESSION:
+        return 0
+    answer = ctypes.c_uint32()
+    # Lengths are in bytes of UTF-16, without the end.
+    shown = _library("wtsapi32").WTSSendMessageW(
+        None,
+        ctypes.c_uint32(session),
+        ctypes.c_wchar_p(title),
+        ctypes.c_uint32(len(title.encode("utf-16-le"))),
+        ctypes.c_wchar_p(text),
+        ctypes.c_uint32(len(text.encode("utf-16-le"))),
+        ctypes.c_uint32(_ICON_WARNING),
+        ctypes.c_uint32(_SECONDS_SHOWN),
+        ctypes.byref(answer),
+        False,
+    )
+    return int(bool(shown))
 
 
 def homes() -> list[Path]:
