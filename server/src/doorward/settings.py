@@ -175,7 +175,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "doorward.portal.responses.SecurityHeaders",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "csp.middleware.CSPMiddleware",
+    "doorward.portal.responses.ContentPolicy",
     "doorward.portal.errors.explain_wrong_method",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
@@ -254,6 +254,16 @@ RECOVERY_DELAY_HOURS = environment.number(
     most=720,
 )
 
+
+def _of_allauth(name: str, default: Any) -> Any:
+    from django.conf import settings
+
+    return getattr(settings, name, default)
+
+
+# allauth reads its settings as often as it needs them, 35 times in a sign-in, and each time looks
+# for this first: where it is not there, by an error that is caught.
+ALLAUTH_SETTING_GETTER = _of_allauth
 ACCOUNT_ADAPTER = "doorward.accounts.adapter.AccountAdapter"
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_LOGIN_METHODS = {"email"}

@@ -62,6 +62,7 @@ STRANGERS_MAILS: Final = {
 LOGIN_CODE_MAIL: Final = "account/email/login_code"
 # email_change.py has told both addresses already, with the way to take it back.
 ADDRESS_CHANGED_MAIL: Final = "account/email/email_changed"
+SIGNED_IN: Final = "account/messages/logged_in.txt"
 BROWSER_HEADER: Final = "X-Known-Browser"
 # allauth has these mails written before it says that the password is another one. They tell what
 # ended by it, so it ends first.
@@ -208,6 +209,11 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
                 self.send_notification_mail("account/email/new_browser", user)
         response: HttpResponse = super().post_login(request, user, **how)
         return response
+
+    def add_message(self, request: HttpRequest, level: int, *given: Any, **more: Any) -> None:
+        """Tell the person; that they are signed in, the page that opens says by itself."""
+        if SIGNED_IN not in given and more.get("message_template") != SIGNED_IN:
+            super().add_message(request, level, *given, **more)
 
     # -- where from ------------------------------------------------------------------------------
 

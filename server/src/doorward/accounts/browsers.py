@@ -16,7 +16,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
-from doorward.accounts import lockout
+from doorward.accounts import lockout, rows
 from doorward.accounts.credentials import id_in_sql
 from doorward.accounts.models import KnownBrowser, UnlockLink, User, canonical_email
 from doorward.audit import trail
@@ -40,13 +40,15 @@ def find(cookie: str, login: str) -> KnownBrowser | None:
         # Whoever shows no proof knows that themselves: the time saved tells them nothing.
         return None
     digests += [""] * (MOST_IN_A_COOKIE - len(digests))
-    found = KnownBrowser.objects.raw(
-        "SELECT b.* FROM accounts_knownbrowser b JOIN accounts_user u ON u.id = b.user_id"
+    found = rows.first(
+        KnownBrowser,
+        "b",
+        "SELECT {columns} FROM accounts_knownbrowser b JOIN accounts_user u ON u.id = b.user_id"
         " WHERE b.digest IN (%s, %s, %s, %s, %s, %s, %s, %s)"
         " AND u.email = %s AND b.revoked_at IS NULL ORDER BY b.seen_at DESC LIMIT 1",
         [*digests, canonical_email(login)],
     )
-    return next(iter(found), None)
+    return found[0] if found is not None else None
 
 
 def remember(user: User, cookie: str, *, ip: str, agent: str) -> str:

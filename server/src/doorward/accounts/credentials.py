@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.db import connection
 
+from doorward.accounts import rows
 from doorward.accounts.models import User
 
 BACKEND: Final = "allauth.account.auth_backends.AuthenticationBackend"
@@ -15,7 +16,7 @@ BACKEND: Final = "allauth.account.auth_backends.AuthenticationBackend"
 # What follows a right password, beside the person. It is as old as the hash takes; whether
 # anything changed meanwhile is asked again before the session begins (UnchangedStage).
 _FIND: Final = (
-    "SELECT u.*,"
+    "SELECT {columns},"
     " EXISTS (SELECT 1 FROM account_emailaddress e"
     " WHERE e.user_id = u.id AND e.email = u.email AND e.verified) AS is_confirmed,"
     " EXISTS (SELECT 1 FROM accounts_secondstepchoice c"
@@ -53,17 +54,18 @@ def check(email: str, password: str) -> Found | None:
 
     Costs one hash whether or not there is such a person. ``email`` is canonical.
     """
-    user = next(iter(User.objects.raw(_FIND, [email])), None)
-    if user is None:
+    found = rows.first(User, "u", _FIND, [email])
+    if found is None:
         # Making a hash takes as long as comparing with one.
         User().set_password(password)
         return None
+    user, (is_confirmed, is_by_email, has_lasting) = found
     if not user.check_password(password) or not user.is_active:
         return None
     user.backend = BACKEND  # type: ignore[attr-defined]  # as Django's own check leaves it
     asked = Asked(
-        is_confirmed=bool(getattr(user, "is_confirmed", False)),
-        by_email=bool(getattr(user, "is_by_email", False)),
-        by_lasting_way=bool(getattr(user, "has_lasting", False)),
+        is_confirmed=bool(is_confirmed),
+        by_email=bool(is_by_email),
+        by_lasting_way=bool(has_lasting),
     )
     return Found(user, asked)

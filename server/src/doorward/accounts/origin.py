@@ -11,6 +11,7 @@ from django.conf import settings
 if TYPE_CHECKING:
     from django.http import HttpRequest  # noqa: TID251 - read here, never answered
 
+_KEPT_AT = "came_from"
 NOWHERE = "0.0.0.0"  # nosec B104 # noqa: S104 - not an address to listen on: "no address is known"
 
 
@@ -30,6 +31,14 @@ def origin_of(request: HttpRequest | None) -> Origin:
     """
     if request is None:
         return Origin(ip=NOWHERE, agent="")
+    found: Origin | None = getattr(request, _KEPT_AT, None)
+    if found is None:
+        found = _origin_of(request)
+        setattr(request, _KEPT_AT, found)
+    return found
+
+
+def _origin_of(request: HttpRequest) -> Origin:
     ip = request.META.get("REMOTE_ADDR", "")
     if settings.TRUSTED_PROXIES:
         hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")]

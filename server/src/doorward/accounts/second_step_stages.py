@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from allauth.account.stages import EmailVerificationStage, LoginStage
@@ -16,6 +17,7 @@ from allauth.mfa.webauthn.internal.flows import did_use_passwordless_login
 from django.contrib import messages
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
+from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -115,22 +117,27 @@ class UnchangedStage(LoginStage):  # type: ignore[misc]  # allauth ships no type
         return True
 
 
+@cache
+def _stages_of(theirs: tuple[str, ...]) -> list[type[LoginStage]]:
+    # allauth takes names or classes, and looks names up anew at every sign-in.
+    from doorward.accounts.recovery_stage import RecoveryStage
+
+    ours: dict[str, type[LoginStage]] = {
+        "allauth.mfa.stages.AuthenticateStage": SecondStepStage,
+        "allauth.account.stages.EmailVerificationStage": ConfirmedStage,
+    }
+    changed = [ours.get(name) or import_string(name) for name in theirs]
+    return [StampStage, RecoveryStage, *changed, UnchangedStage]
+
+
 class SecondStepAnswers:
     """What AccountAdapter answers about the second step."""
 
     request: HttpRequest
 
-    def get_login_stages(self) -> list[str]:
+    def get_login_stages(self) -> list[type[LoginStage]]:
         """Return allauth's stages with ours in their places."""
-        here = f"{__name__}."
-        stages: list[str] = super().get_login_stages()  # type: ignore[misc]  # allauth's adapter
-        ours = {
-            "allauth.mfa.stages.AuthenticateStage": f"{here}SecondStepStage",
-            "allauth.account.stages.EmailVerificationStage": f"{here}ConfirmedStage",
-        }
-        changed = [ours.get(stage, stage) for stage in stages]
-        regain = "doorward.accounts.recovery_stage.RecoveryStage"
-        return [f"{here}StampStage", regain, *changed, f"{here}UnchangedStage"]
+        return _stages_of(tuple(super().get_login_stages()))  # type: ignore[misc]  # allauth's
 
     def is_login_by_code_required(self, login: Any) -> bool:
         """Tell whether this sign-in takes a code from the mail, as the person chose."""

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from csp.constants import HEADER as CSP_HEADER
+from csp.middleware import CheckableLazyObject, CSPMiddleware
+from csp.utils import build_policy
+from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.utils.http import content_disposition_header
 
 DOWNLOAD: Final = "default-src 'none'; sandbox"
@@ -32,6 +37,34 @@ def signed_out(sender: object, request: HttpRequest | None, **_more: object) -> 
     """Note that this request ended its session, for the answer's headers."""
     if request is not None:
         request.META["doorward.signed_out"] = True
+
+
+class ContentPolicy(CSPMiddleware):
+    """django-csp's header; one that is the same for every answer is put together once."""
+
+    _made: tuple[object, str] = (None, "")
+
+    def process_response(
+        self, request: HttpRequest, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        """Add the policy of this answer, or the one that holds where an answer asks for nothing."""
+        if getattr(request, "_csp_nonce", None) is not None or any(
+            name.startswith("_csp") for name in vars(response)
+        ):
+            return super().process_response(request, response)
+        if CSP_HEADER not in response:
+            response.headers[CSP_HEADER] = self._usual()
+        # As django-csp leaves it: who asks for a nonce now is told that it is too late.
+        request.csp_nonce = CheckableLazyObject(self._csp_nonce_post_response)  # type: ignore[attr-defined]  # django-csp's
+        return response
+
+    def _usual(self) -> str:
+        policy = settings.CONTENT_SECURITY_POLICY
+        made_of, text = self._made
+        if made_of is not policy:
+            text = build_policy()
+            self._made = (policy, text)
+        return text
 
 
 class SecurityHeaders:
