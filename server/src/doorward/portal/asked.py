@@ -217,6 +217,8 @@ def _done(command: Command) -> str:
             return _("It has a new key.")
         case "diagnostics.collect":
             return _("It told how it is.")
+        case "definitions.update":
+            return _("It has the newest definitions that are meant for it.")
         case _:
             return ""
 

@@ -37,7 +37,11 @@ EXAMPLES: Final = {
     "windows": "C:\\Users\\you\\Downloads",
     "macos": "/Users/you/Downloads",
 }
-KINDS: Final = {"check": "diagnostics.collect", "key": "key.rotate"}
+KINDS: Final = {
+    "definitions": "definitions.update",
+    "check": "diagnostics.collect",
+    "key": "key.rotate",
+}
 HOW: Final[dict[str, tuple[str | Promise, frozenset[str]]]] = {
     "open": (gettext_lazy("Going on"), frozenset(OPEN)),
     "done": (gettext_lazy("Done"), frozenset({CommandState.DONE})),
@@ -74,6 +78,7 @@ def section(request: HttpRequest, visit: Visit, device: Device) -> SafeString:
         "part": _drawn(request, visit, device),
         "may_ask": visit.may(Act.DEVICES_COMMAND),
         "offered_scan": can_scan,
+        "offered_definitions": more["definitions"],
         "offered_check": more["check"],
         "offered_key": more["key"],
         "offered_more": can_scan or any(more.values()),

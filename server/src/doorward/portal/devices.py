@@ -26,8 +26,9 @@ from doorward.accounts.permissions import Act
 from doorward.devices import clones, enrollment, queries, removal, seats, state
 from doorward.devices.models import Device, Twin
 from doorward.portal import commands as asking
-from doorward.portal import live, texts, visits
+from doorward.portal import freshness, live, texts, visits
 from doorward.portal.visits import Visit
+from doorward.protection.definitions import rollout
 from doorward.reports import queries as reports
 from doorward_protocol.messages import MAX_NAME
 
@@ -81,6 +82,7 @@ def show(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
     now = timezone.now()
     threats = reports.ThreatFilter(device=device.pk)
     scans = reports.ScanFilter(device=device.pk)
+    sets = rollout.steps()
 
     def context() -> dict[str, object]:
         return {
@@ -90,6 +92,7 @@ def show(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
             "shared": visit.sight.of(device),
             "whose": _whose(visit, device),
             "start": start_command(device),
+            "definitions": freshness.of(device, sets, now),
             "rules": _rules(),
             "twin": Twin.objects.filter(device=device).first() if device.cloned_at else None,
             "threats": reports.threats(visit.sight, threats, limit=RECENT_SHOWN).rows,
@@ -104,7 +107,8 @@ def show(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
         # What a device says of itself is written behind, without a new changed_at.
         device.protection_state,
         device.protection_reasons,
-        device.definitions_version,
+        *freshness.seen(device),
+        sets,
         device.queue_depth,
         device.queue_dropped,
         device.settling_since,

@@ -25,10 +25,11 @@ from doorward.accounts.permissions import Act
 from doorward.devices import queries as devices
 from doorward.devices import state
 from doorward.devices.models import Device
-from doorward.portal import exclusions_form, live, settings_words, visits
+from doorward.portal import exclusions_form, freshness, live, settings_words, visits
 from doorward.portal.settings_form import SectionForm
 from doorward.portal.visits import Visit
 from doorward.protection import merging, policy, queries, schema
+from doorward.protection.definitions import rollout
 from doorward.protection.merging import Layer, State
 from doorward.protection.models import LONGEST_WHY
 from doorward.protection.policy import Delta, Plan
@@ -49,13 +50,20 @@ def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
     now = timezone.now()
     found = list(devices.of_account(visit.account))
     standing = policy.state_of(visit.account)
+    sets = rollout.steps()
 
     def context() -> dict[str, object]:
         shown = found[: devices.PAGE]
         return {
             "visit": visit,
             "devices": [
-                (device, state.of(device, now), queries.applied(device), _errors(device))
+                (
+                    device,
+                    state.of(device, now),
+                    queries.applied(device),
+                    _errors(device),
+                    freshness.of(device, sets, now),
+                )
                 for device in shown
             ],
             "has_more": len(found) > devices.PAGE,
@@ -66,7 +74,7 @@ def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
     seen = [
         (
             *state.seen(device, now),
-            device.definitions_version,
+            *freshness.seen(device),
             device.protection_reasons,
             device.wanted_version,
             device.settings_version,
@@ -79,7 +87,7 @@ def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
         request,
         "portal/protection/page.html",
         "portal/protection/live.html",
-        seen=(visit.role, seen, standing.newest, now.date()),
+        seen=(visit.role, seen, standing.newest, sets, now.date()),
         context=context,
     )
 
