@@ -44,7 +44,7 @@ def main(words: list[str]) -> int:
         )
         return 1
     problems = 0
-    for look in (_data_folder, _keys, _database, _site, _mail, _doors):
+    for look in (_data_folder, _keys, _database, _definitions, _site, _mail, _doors):
         for finding in look():
             problems += finding.state == "problem"
             sys.stdout.write(f"{finding.state:<8} {finding.what}\n")
@@ -117,6 +117,45 @@ def _database() -> Iterator[Finding]:
             yield Finding("ok", "SQLite's own check of the file")
         else:
             yield Finding("problem", f"the database file is damaged: {answer}", "Restore a backup.")
+
+
+def _definitions() -> Iterator[Finding]:
+    from datetime import timedelta
+
+    from doorward.protection.definitions import repository
+
+    try:
+        tree = repository.load()
+    except repository.NoRepository:
+        yield Finding(
+            "note",
+            "no definitions are signed: agents use those they came with",
+            "`doorward definitions-keys make FOLDER` begins (docs/operators/definitions.md).",
+        )
+        return
+    except repository.RepositoryDamaged as damaged:
+        yield Finding("problem", str(damaged), "Restore a backup.")
+        return
+    now = repository.moment()
+    soon = False
+    for signed, lead in (
+        (tree.root.signed, timedelta(days=30)),
+        (tree.targets.signed, timedelta(days=30)),
+        (tree.snapshot.signed, timedelta(days=3)),
+        (tree.timestamp.signed, timedelta(days=1)),
+    ):
+        if signed.expires - now < lead:
+            soon = True
+            by_worker = signed.type in repository.ONLINE
+            yield Finding(
+                "problem",
+                f"definitions: the signature of {signed.type} ends {signed.expires:%Y-%m-%d %H:%M}",
+                "The worker renews it: is it running?"
+                if by_worker
+                else "`doorward definitions-keys renew --keys PLACE…` signs for another year.",
+            )
+    if not soon:
+        yield Finding("ok", f"definitions signed until {tree.root.signed.expires:%Y-%m-%d}")
 
 
 def _site() -> Iterator[Finding]:
