@@ -88,6 +88,27 @@ for line in sys.stdin:
         args = CommandArgs(**{key: tuple(value) if isinstance(value, list) else value
                               for key, value in words[2].items()})
         answer = {"uid": str(commands.ask(device, words[1], args, actor=alice).uid)}
+    elif what == "seen":
+        from doorward.devices.models import Presence
+        ago = timezone.now() - dt.timedelta(minutes=words[1])
+        Presence.objects.filter(device=words[0]).update(last_seen=ago)
+        Command.objects.filter(device=words[0]).update(heard_at=ago)
+        answer = {}
+    elif what == "api":
+        from doorward.accounts import tokens
+        by_token, method, path, body = words
+        headers = {}
+        if by_token is True:
+            scopes = ["devices:read", "devices:write", "reports:read"]
+            _row, text = tokens.create(alice, name="x", scopes=scopes, days=1)
+            headers = {"Authorization": f"Bearer {text}"}
+        elif by_token is False:
+            headers = {"X-Session-Token": client.session.session_key}
+        found = client.generic(
+            method, path, json.dumps(body), content_type="application/json", headers=headers
+        )
+        told = json.loads(found.content) if found.content else {}
+        answer = {"status": found.status_code, "code": told.get("code", ""), "body": told}
     elif what == "state":
         answer = Command.objects.get(uid=words[0]).state
     elif what == "let be for":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -72,6 +73,15 @@ def seen_from_the_beginning() -> datetime:
     return timezone.now() - timedelta(minutes=1)
 
 
+def due() -> None:
+    """Let the moment come in which every gateway knows which one is kept."""
+    now = timezone.now()
+    Command.objects.update(
+        created_at=now - timedelta(seconds=3), not_before=now - timedelta(seconds=1)
+    )
+    assert commands.settle_due(now) == 1
+
+
 def late(**changes: Any) -> None:
     """Let the minute be over in which the old key still counts."""
     Device.objects.update(former_key_until="2020-01-01T00:00:00Z", **changes)
@@ -95,6 +105,7 @@ def test_n5_keeping_one_gives_it_a_key_of_its_own_and_ends_the_others(
         laptop, twin = await copied(door, alices_code)
         kept, other = (laptop, twin) if which == "current" else (twin, laptop)
         await door.jobs.run(keep, which)
+        await door.jobs.run(due)
         await door.known.refresh(door_began)
         for each in (kept, other):
             await each.ask_token()
@@ -325,3 +336,17 @@ def test_one_call_of_a_gateways_memory_does_not_undo_which_one_is_kept(alices_co
     assert presence.boot_id == Twin.objects.get().boot_id
     assert presence.seq == Twin.objects.get().seq
     assert not GoneDevice.objects.exists()
+
+
+def test_n5_the_one_that_waits_when_the_other_is_kept_is_not_told_to_change_its_key(
+    alices_code: str,
+) -> None:
+    async def act(door: Door) -> Reply:
+        laptop, _twin = await copied(door, alices_code)
+        held = asyncio.ensure_future(laptop.check_in(wait=50))
+        await asyncio.sleep(0.1)
+        await door.jobs.run(keep, "other")
+        await door.jobs.run(due)
+        return await asyncio.wait_for(held, 5)
+
+    assert with_door(act).code == "unauthorized"

@@ -225,7 +225,9 @@ def test_a_page_asks_the_database_the_same_for_1_20_and_200_devices(
             number += 1
         place = [Delta("place", each.pk, {"group": str(group.pk)}) for each in Device.objects.all()]
         policy.save(alices_account, place, actor=alice, proven=True)
-        address = page.format(device=device.pk, group=group.pk)
+        newest = Device.objects.order_by("-id").first()
+        assert newest is not None
+        address = page.format(device=newest.pk, group=group.pk)
         alices_browser.get(address)
         with CaptureQueriesContext(
             connection,

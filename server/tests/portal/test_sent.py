@@ -218,7 +218,7 @@ def test_what_a_device_that_is_gone_sent_is_dropped(laptop: Device) -> None:
     other = Device(pk="0193d3a4-0000-7000-8000-000000000000")
     now = timezone.now()
     payloads.store(
-        [Sent(laptop.pk, "check-in", b"{}", now), Sent(other.pk, "check-in", b"{}", now)]  # type: ignore[arg-type]  # a string is an id too
+        [Sent(laptop.pk, "check-in", b"{}", now), Sent(other.pk, "check-in", b"{}", now)]
     )
     payloads.store([Sent(laptop.pk, "check-in", CALL, now)])
     assert bytes(Payload.objects.get().body) == CALL

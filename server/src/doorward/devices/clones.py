@@ -26,6 +26,9 @@ LOST_REPLY: Final = timedelta(minutes=1)
 """So long the old key of a settled copy still counts: the one that is kept may not have heard that
 its new one does. The other's calls are refused meanwhile by their count."""
 
+HEARD_EVERYWHERE: Final = timedelta(seconds=2)
+"""By then every gateway knows which one is kept; only that one may be told to change its key."""
+
 Which = Literal["current", "other"]
 
 
@@ -105,14 +108,17 @@ def keep(device: Device, which: Which, *, actor: User, origin: Origin) -> Comman
     if twin is None or not twin.by_former_key:
         if which == "other":
             _turn_over(device, twin)
-        command = commands.ask(device, "key.rotate", actor=actor, origin=origin)
+            # Every gateway reads it anew, and whoever waits for news proves anew who they are.
+            device.epoch += 1
+        command = commands.ask(
+            device, "key.rotate", actor=actor, origin=origin, delay=HEARD_EVERYWHERE
+        )
         device.settling_since = now
     elif which == "other":
         # Its key has ended; it can only join anew.
         raise NothingToSettle
     device.cloned_at = None
     device.changed_at = now
-    device.epoch += 1
     device.save(update_fields=["cloned_at", "settling_since", "changed_at", "epoch"])
     bell.ring()
     trail.record(

@@ -140,8 +140,11 @@ def ask(
     actor: User | None,
     uid: UUID | None = None,
     origin: Origin = UNKNOWN,
+    delay: timedelta = timedelta(0),
 ) -> Command:
     """Have the device do this as soon as it calls; the same uid again is the same command.
+
+    With ``delay``, not before that is over.
 
     One like it that has not begun is returned in its place. Raises NotAsked.
     """
@@ -161,7 +164,7 @@ def ask(
     if len(waiting) >= MOST_OPEN:
         raise TooManyWaiting
     now = timezone.now()
-    not_before = _not_before(device.account_id, kind, now)
+    not_before = _not_before(device.account_id, kind, now) + delay
     try:
         with transaction.atomic():
             command = Command.objects.create(

@@ -169,6 +169,9 @@ class CheckIns:
             raise Gone
         if state.revoked:
             raise no_longer(state.removed_why)
+        if state.outdated:
+            # Its token ended while it waited: who it is must be proved anew before it is told more.
+            raise Refused("unauthorized")
         self._known.called(state, call)
 
     async def _flag(self, state: DeviceState, call: CheckIn, scope: dict[str, Any]) -> None:
