@@ -52,7 +52,7 @@ def turn() -> Iterator[None]:
     """Wait for a place to hash in ahead of everything else, and keep it for the whole block.
 
     A hash passes through more memory than a processor caches. Whatever runs on its core in between
-    finds the caches empty each time; in one piece, a whole sign-in finds them so but once (ADR 13).
+    finds the caches empty each time; in one piece, a whole sign-in finds them so but once (ADR 14).
     """
     with _slots:
         _of_this_thread.has_turn = True

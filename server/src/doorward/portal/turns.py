@@ -1,4 +1,4 @@
-"""Sign-ins by password take turns: as many at once as hashes may be made (ADR 13)."""
+"""Sign-ins by password take turns: as many at once as hashes may be made (ADR 14)."""
 
 from __future__ import annotations
 
