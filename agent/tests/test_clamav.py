@@ -2,9 +2,14 @@
 
 import array
 import dataclasses
+import datetime
 import os
+import shutil
 import socket
+import subprocess
+import tempfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +18,7 @@ import pytest
 
 from doorward_agent import archives, definitions, scan
 from doorward_agent.config import AgentConfig
+from doorward_agent.definitions import build
 from doorward_agent.definitions.build import eicar
 from doorward_agent.engines import EngineFailed, EngineTimeout, clamav, worker
 
@@ -113,8 +119,6 @@ class StandIn:
 @pytest.fixture
 def clamd() -> Iterator[StandIn]:
     """A clamd in a short folder that others may enter but not write to."""
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="dw") as folder:
         Path(folder).chmod(0o755)
         stand_in = StandIn(Path(folder) / "clamd.ctl")
@@ -341,6 +345,9 @@ def test_a_socket_left_by_a_stranger_in_an_open_folder_is_not_asked(
     [
         (b"MZ\x90", True), (b"\x7fELF", True), (b"#!/bin/sh", True), (b"%PDF-1.7", True),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", True), (b"7z\xbc\xaf\x27\x1c", True), (b"Rar!", True),
+        (b"\x60\xea\x29\x00", True), (b"SZDD\x88\xf0\x27\x33A", True), (b"-lh5-", False),
+        (b"!\x0d-lh5-", True), (b"(This file must be converted with BinHex 4.0)", True),
+        (b"070701000", True), (bytes(8) + b"\x19\x04\x00\x10", True), (bytes(12), False),
         (b"From: alice\nMIME-Version: 1.0\n", True), (b"Delivered-To: bob\n", True),
         (b"\x89PNG", False), (b"plain text", False), (b"", False), (b"import os", False),
         (b"<html><body>", False),
@@ -350,3 +357,56 @@ def test_a_second_engine_is_for_programs_archives_documents_and_mail(
     head: bytes, asked: bool
 ) -> None:
     assert worker.worth_asking_others(head, archives.kind_of(head)) is asked
+
+
+TEST_FILES = Path("/usr/share/clamav-testfiles")
+PATTERN = "b02940300466ac79f9ba3100780dad50ff66700e1fbe3100e9e5ffb409cd21b44ccd21"
+"""A part of the program that is in each of them, packed in some way."""
+
+
+@pytest.fixture
+def real_clamd() -> Iterator[Path]:
+    """Debian's own clamd with one signature; the path of its socket."""
+    program = shutil.which("clamd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None or not TEST_FILES.is_dir():
+        pytest.skip("apt install clamav-daemon clamav-testfiles")
+    with tempfile.TemporaryDirectory(prefix="dw") as folder:
+        home = Path(folder)
+        home.chmod(0o755)
+        (home / "db").mkdir()
+        (home / "db" / "test.ndb").write_text(f"Test:0:*:{PATTERN}\n")
+        (home / "conf").write_text(
+            f"LocalSocket {home}/clamd.ctl\nDatabaseDirectory {home}/db\nForeground yes\n"
+        )
+        process = subprocess.Popen(  # noqa: S603 - the system's own program
+            [program, "-c", os.fspath(home / "conf")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        end = time.monotonic() + 60
+        while not (home / "clamd.ctl").exists() and process.poll() is None:
+            assert time.monotonic() < end
+            time.sleep(0.02)  # another program's start: it tells nobody when it is done
+        yield home / "clamd.ctl"
+        process.terminate()
+        process.wait()
+
+
+def test_beside_a_real_clamd_every_way_of_packing_is_seen_through(
+    real_clamd: Path, config: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "definitions"
+    folder.mkdir()
+    spaced = " ".join(PATTERN[at : at + 2] for at in range(0, len(PATTERN), 2))
+    (folder / "test.yar").write_text(f"rule test {{ strings: $a = {{ {spaced} }} condition: $a }}")
+    build.write(os.fspath(folder), today=datetime.date(2026, 11, 22))
+    ours = definitions.current(os.fspath(folder))
+    monkeypatch.setattr(definitions, "in_force", lambda state: ours)
+    files = {path.name for path in TEST_FILES.iterdir()}
+
+    alone = {Path(one.path).name for one in scan.run([TEST_FILES], config)}
+    assert len(alone) >= 22
+
+    both = dataclasses.replace(config, clamd=True, clamd_sockets=(os.fspath(real_clamd),))
+    run = scan.run([TEST_FILES], both)
+    assert {Path(one.path).name for one in run} == files

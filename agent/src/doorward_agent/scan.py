@@ -52,7 +52,7 @@ __all__ = [
     "version",
 ]
 
-LOGIC = 4
+LOGIC = 5
 """Raised whenever the scanner itself sees more than before: what an older one found clean is then
 looked at again."""
 

@@ -173,9 +173,29 @@ def worth_asking_others(head: bytes, kind: str | None) -> bool:
     and picture."""
     if kind not in {None, "html"} or head[:2] in {b"MZ", b"#!", b"L\0"}:
         return True
-    return head[:4] in _PROGRAMS or head[:6] == b"7z\xbc\xaf\x27\x1c"
+    return (
+        head[:4] in _PROGRAMS
+        or head[:2] in _SHORT
+        or head.startswith(_OTHER_ARCHIVES)
+        # LHA names its method behind two bytes, Symbian its packages in the third word.
+        or (head[2:5], head[6:7]) == (b"-lh", b"-")
+        or head[8:12] == b"\x19\x04\x00\x10"
+    )
 
 
+_SHORT = frozenset((b"\x60\xea", b"\xc7\x71", b"\x71\xc7"))
+"""ARJ, and cpio as the oldest systems wrote it."""
+_OTHER_ARCHIVES = (
+    b"7z\xbc\xaf\x27\x1c",
+    b"SZDD\x88\xf0\x27\x33",
+    b"KWAJ\x88\xf0\x27\xd1",
+    b"(This file must be converted with BinHex",
+    b"07070",
+    b"xar!",
+    b"x\x9f>\x22",
+    b"\x7a\x1a\x20\x10",
+)
+"""7-Zip, both of Microsoft's for single files, BinHex, cpio, xar, TNEF of Outlook, Symbian's."""
 _PROGRAMS = frozenset(
     (
         b"\x7fELF",
