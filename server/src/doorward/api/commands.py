@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from django.http import HttpRequest
@@ -13,11 +13,10 @@ from pydantic import Field, StringConstraints
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.models import Shares
 from doorward.accounts.permissions import Act
-from doorward.api import callers, shapes
+from doorward.api import callers, finding, shapes
 from doorward.api.callers import Caller
 from doorward.api.problems import Refused
 from doorward.devices import commands
-from doorward.devices import queries as devices
 from doorward.devices.models import Command, Device
 from doorward.devices.sharing import Sight
 from doorward.reports import queries as reports
@@ -25,14 +24,6 @@ from doorward.reports.models import Detection
 from doorward_protocol.messages import MAX_PATH, CommandArgs
 
 router: Final = Router()
-ERRORS: Final[dict[int, Any]] = {
-    401: shapes.Problem,
-    403: shapes.Problem,
-    422: shapes.InvalidRequest,
-    503: shapes.Problem,
-}
-WITH_ID: Final[dict[int, Any]] = {**ERRORS, 404: shapes.Problem}
-WITH_BODY: Final[dict[int, Any]] = {400: shapes.Problem, 409: shapes.Problem, 413: shapes.Problem}
 
 # Written out for the document; a test holds it to the protocol's own list.
 Kind = Literal[
@@ -152,7 +143,7 @@ class HeldOut(Schema):
 
 @router.post(
     "/devices/{uuid:device_id}/commands",
-    response={202: CommandOut, **WITH_ID, **WITH_BODY},
+    response={202: CommandOut, **shapes.WITH_ID, **shapes.WITH_BODY, **shapes.CONFLICT},
     summary="Have a device do something",
 )
 def ask(request: HttpRequest, device_id: UUID, wanted: CommandIn) -> Status[CommandOut]:
@@ -163,7 +154,7 @@ def ask(request: HttpRequest, device_id: UUID, wanted: CommandIn) -> Status[Comm
     come back 15 minutes later.
     """
     caller = callers.of(request, Act.DEVICES_COMMAND)
-    device = _device(caller, device_id)
+    device = finding.device(caller, device_id)
     args = CommandArgs(
         paths=tuple(wanted.args.paths),
         scope=wanted.args.scope,
@@ -206,32 +197,32 @@ def _must_be_held(caller: Caller, device: Device, quarantine_id: UUID | None) ->
 
 @router.get(
     "/commands/{uuid:command_uid}",
-    response={200: CommandOut, **WITH_ID},
+    response={200: CommandOut, **shapes.WITH_ID},
     summary="How far a command is",
 )
 def show(request: HttpRequest, command_uid: UUID) -> CommandOut:
     """Return one command."""
     caller = callers.of(request, Act.DEVICES_LOOK)
-    return CommandOut.of(_command(caller, command_uid), caller.sight)
+    return CommandOut.of(finding.command(caller, command_uid), caller.sight)
 
 
 @router.delete(
     "/commands/{uuid:command_uid}",
-    response={200: CommandOut, **WITH_ID},
+    response={200: CommandOut, **shapes.WITH_ID},
     summary="Take a command back",
 )
 def cancel(request: HttpRequest, command_uid: UUID) -> CommandOut:
     """Cancel: at once where it was not sent, else the device stops. What has ended stays so."""
     caller = callers.of(request, Act.DEVICES_COMMAND)
     command = commands.cancel(
-        _command(caller, command_uid), actor=caller.user, origin=origin_of(request)
+        finding.command(caller, command_uid), actor=caller.user, origin=origin_of(request)
     )
     return CommandOut.of(command, caller.sight)
 
 
 @router.get(
     "/quarantine",
-    response={200: shapes.Page[HeldOut], **ERRORS},
+    response={200: shapes.Page[HeldOut], **shapes.ERRORS},
     summary="What is in quarantine, the latest first",
 )
 def quarantine(
@@ -244,17 +235,3 @@ def quarantine(
     sight = callers.of(request, Act.REPORTS_LOOK).sight
     found = reports.quarantine(sight, device=device, cursor=cursor or "", limit=limit)
     return shapes.Page(items=[HeldOut.of(row) for row in found.rows], next=found.older or None)
-
-
-def _device(caller: Caller, device_id: UUID) -> Device:
-    device = devices.find(caller.account, device_id)
-    if device is None:
-        raise Refused("not-found")
-    return device
-
-
-def _command(caller: Caller, uid: UUID) -> Command:
-    command = commands.find(caller.account, uid)
-    if command is None:
-        raise Refused("not-found")
-    return command

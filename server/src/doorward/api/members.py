@@ -7,7 +7,7 @@ does so signed in; what weighs most, after a fresh proof (reauthentication-requi
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from django.http import HttpRequest
@@ -18,21 +18,11 @@ from doorward.accounts import invitations, members
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.models import Invitation, Membership, OwnershipTransfer, Role, Shares
 from doorward.accounts.permissions import Act
-from doorward.api import callers, shapes
+from doorward.api import callers, finding, shapes
 from doorward.api.callers import Caller
 from doorward.api.problems import Refused
 
 router: Final = Router()
-ERRORS: Final[dict[int, Any]] = {
-    401: shapes.Problem,
-    403: shapes.Problem,
-    422: shapes.InvalidRequest,
-    503: shapes.Problem,
-}
-WITH_ID: Final[dict[int, Any]] = {**ERRORS, 404: shapes.Problem}
-WITH_STATE: Final[dict[int, Any]] = {**WITH_ID, 409: shapes.Problem}
-WITH_BODY: Final[dict[int, Any]] = {400: shapes.Problem, 413: shapes.Problem}
-MAILED: Final[dict[int, Any]] = {429: shapes.Problem}
 
 RoleWord = Literal["owner", "billing", "helper", "viewer"]
 InvitedRole = Literal["billing", "helper", "viewer"]
@@ -170,7 +160,9 @@ class OfferOut(Schema):
 
 
 @router.get(
-    "/accounts", response={200: list[PlaceOut], **ERRORS}, summary="The accounts you belong to"
+    "/accounts",
+    response={200: list[PlaceOut], **shapes.ERRORS},
+    summary="The accounts you belong to",
 )
 def list_accounts(request: HttpRequest) -> list[PlaceOut]:
     """Return your accounts, the one you belong to longest first: it is meant without X-Account."""
@@ -184,19 +176,21 @@ def list_accounts(request: HttpRequest) -> list[PlaceOut]:
 
 @router.put(
     "/me/sharing",
-    response={200: MemberOut, **ERRORS, **WITH_BODY},
+    response={200: MemberOut, **shapes.ERRORS, **shapes.WITH_BODY},
     summary="Say what your devices share",
 )
 def change_sharing(request: HttpRequest, change: SharingChange) -> MemberOut:
     """Keep what your own devices let the others see. It holds at once."""
     caller = callers.of(request, Act.OWN)
-    place = _member(caller, caller.user.pk)
+    place = finding.member(caller, caller.user.pk)
     members.share(place, Shares(change.shares), origin=origin_of(request))
     return MemberOut.of(place, caller)
 
 
 @router.post(
-    "/me/leave", response={204: None, **WITH_STATE, **WITH_BODY}, summary="Leave the account"
+    "/me/leave",
+    response={204: None, **shapes.WITH_ID, **shapes.CONFLICT, **shapes.WITH_BODY},
+    summary="Leave the account",
 )
 def leave(request: HttpRequest, leaving: Leaving) -> Status[None]:
     """Leave the account. Its only owner can't (409 `last-owner`)."""
@@ -214,7 +208,9 @@ def leave(request: HttpRequest, leaving: Leaving) -> Status[None]:
 # -- members -------------------------------------------------------------------------------------
 
 
-@router.get("/members", response={200: list[MemberOut], **ERRORS}, summary="The account's members")
+@router.get(
+    "/members", response={200: list[MemberOut], **shapes.ERRORS}, summary="The account's members"
+)
 def list_members(request: HttpRequest) -> list[MemberOut]:
     """Return the members, owners first. There are at most 250."""
     caller = callers.of(request, Act.MEMBERS_LOOK)
@@ -223,7 +219,7 @@ def list_members(request: HttpRequest) -> list[MemberOut]:
 
 @router.patch(
     "/members/{uuid:person_id}",
-    response={200: MemberOut, **WITH_STATE, **WITH_BODY},
+    response={200: MemberOut, **shapes.WITH_ID, **shapes.CONFLICT, **shapes.WITH_BODY},
     summary="Change a member's role",
 )
 def change_role(request: HttpRequest, person_id: UUID, change: RoleChange) -> MemberOut:
@@ -233,7 +229,7 @@ def change_role(request: HttpRequest, person_id: UUID, change: RoleChange) -> Me
     """
     caller = callers.of(request, Act.MEMBERS_CHANGE)
     role = Role(change.role)
-    _member(caller, person_id)
+    finding.member(caller, person_id)
     if role in WEIGHTY:
         caller.must_be_fresh()
     try:
@@ -253,7 +249,7 @@ def change_role(request: HttpRequest, person_id: UUID, change: RoleChange) -> Me
 
 @router.delete(
     "/members/{uuid:person_id}",
-    response={204: None, **WITH_STATE},
+    response={204: None, **shapes.WITH_ID, **shapes.CONFLICT},
     summary="Remove a member",
 )
 def remove_member(request: HttpRequest, person_id: UUID, devices: DevicesWord) -> Status[None]:
@@ -262,7 +258,7 @@ def remove_member(request: HttpRequest, person_id: UUID, devices: DevicesWord) -
     `devices` says whether their own devices stay in the account or leave it.
     """
     caller = callers.of(request, Act.MEMBERS_CHANGE)
-    _member(caller, person_id)
+    finding.member(caller, person_id)
     caller.must_be_fresh()
     try:
         members.remove(
@@ -286,7 +282,7 @@ def remove_member(request: HttpRequest, person_id: UUID, devices: DevicesWord) -
 
 @router.get(
     "/invitations",
-    response={200: list[InvitationOut], **ERRORS},
+    response={200: list[InvitationOut], **shapes.ERRORS},
     summary="Invitations without an answer",
 )
 def list_invitations(request: HttpRequest) -> list[InvitationOut]:
@@ -297,7 +293,13 @@ def list_invitations(request: HttpRequest) -> list[InvitationOut]:
 
 @router.post(
     "/invitations",
-    response={201: InvitationOut, **ERRORS, 409: shapes.Problem, **MAILED, **WITH_BODY},
+    response={
+        201: InvitationOut,
+        **shapes.ERRORS,
+        **shapes.CONFLICT,
+        **shapes.LIMITED,
+        **shapes.WITH_BODY,
+    },
     summary="Invite somebody",
 )
 def invite(request: HttpRequest, invitation: InvitationIn) -> Status[InvitationOut]:
@@ -329,7 +331,7 @@ def invite(request: HttpRequest, invitation: InvitationIn) -> Status[InvitationO
 
 @router.post(
     "/invitations/accept",
-    response={200: PlaceOut, **WITH_STATE, **WITH_BODY},
+    response={200: PlaceOut, **shapes.WITH_ID, **shapes.CONFLICT, **shapes.WITH_BODY},
     summary="Accept an invitation",
 )
 def accept(request: HttpRequest, acceptance: Acceptance) -> PlaceOut:
@@ -354,7 +356,7 @@ def accept(request: HttpRequest, acceptance: Acceptance) -> PlaceOut:
 
 @router.post(
     "/invitations/decline",
-    response={204: None, **WITH_ID, **WITH_BODY},
+    response={204: None, **shapes.WITH_ID, **shapes.WITH_BODY},
     summary="Decline an invitation",
 )
 def decline(request: HttpRequest, refusal: Refusal) -> Status[None]:
@@ -369,7 +371,7 @@ def decline(request: HttpRequest, refusal: Refusal) -> Status[None]:
 
 @router.post(
     "/invitations/{uuid:invitation_id}/resend",
-    response={204: None, **WITH_ID, **MAILED},
+    response={204: None, **shapes.WITH_ID, **shapes.LIMITED},
     summary="Send an invitation again",
 )
 def resend(request: HttpRequest, invitation_id: UUID) -> Status[None]:
@@ -390,7 +392,7 @@ def resend(request: HttpRequest, invitation_id: UUID) -> Status[None]:
 
 @router.delete(
     "/invitations/{uuid:invitation_id}",
-    response={204: None, **WITH_ID},
+    response={204: None, **shapes.WITH_ID},
     summary="Withdraw an invitation",
 )
 def withdraw(request: HttpRequest, invitation_id: UUID) -> Status[None]:
@@ -410,7 +412,9 @@ def withdraw(request: HttpRequest, invitation_id: UUID) -> Status[None]:
 # -- handing the account over --------------------------------------------------------------------
 
 
-@router.get("/ownership-offer", response={200: OfferOut, **WITH_ID}, summary="The waiting offer")
+@router.get(
+    "/ownership-offer", response={200: OfferOut, **shapes.WITH_ID}, summary="The waiting offer"
+)
 def show_offer(request: HttpRequest) -> OfferOut:
     """Return the offer of this account that waits for an answer, to who made it and who got it."""
     caller = callers.of(request, Act.OWN)
@@ -422,13 +426,19 @@ def show_offer(request: HttpRequest) -> OfferOut:
 
 @router.post(
     "/ownership-offer",
-    response={201: OfferOut, **WITH_STATE, **MAILED, **WITH_BODY},
+    response={
+        201: OfferOut,
+        **shapes.WITH_ID,
+        **shapes.CONFLICT,
+        **shapes.LIMITED,
+        **shapes.WITH_BODY,
+    },
     summary="Offer the account to a member",
 )
 def make_offer(request: HttpRequest, offer: OfferIn) -> Status[OfferOut]:
     """Offer the account; nothing changes until the member agrees. Prove again who you are first."""
     caller = callers.of(request, Act.MEMBERS_CHANGE)
-    _member(caller, offer.member)
+    finding.member(caller, offer.member)
     caller.must_be_fresh()
     try:
         made = members.offer_ownership(
@@ -450,7 +460,9 @@ def make_offer(request: HttpRequest, offer: OfferIn) -> Status[OfferOut]:
 
 
 @router.post(
-    "/ownership-offer/accept", response={200: MemberOut, **WITH_ID}, summary="Become the owner"
+    "/ownership-offer/accept",
+    response={200: MemberOut, **shapes.WITH_ID},
+    summary="Become the owner",
 )
 def accept_offer(request: HttpRequest) -> MemberOut:
     """Agree to own the account that is offered to you. Prove again who you are first."""
@@ -467,7 +479,9 @@ def accept_offer(request: HttpRequest) -> MemberOut:
 
 
 @router.delete(
-    "/ownership-offer", response={204: None, **WITH_ID}, summary="Take back or decline the offer"
+    "/ownership-offer",
+    response={204: None, **shapes.WITH_ID},
+    summary="Take back or decline the offer",
 )
 def end_offer(request: HttpRequest) -> Status[None]:
     """End the offer, as who made it or as who got it."""
@@ -477,14 +491,6 @@ def end_offer(request: HttpRequest) -> Status[None]:
     except members.NoOffer:
         raise Refused("not-found") from None
     return Status(204, None)
-
-
-def _member(caller: Caller, person: UUID) -> Membership:
-    # A stranger and nobody are the same.
-    place = members.find(caller.account, person)
-    if place is None:
-        raise Refused("not-found")
-    return place
 
 
 def _conflict(reason: str, detail: str) -> Refused:

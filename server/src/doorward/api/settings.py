@@ -13,7 +13,7 @@ from pydantic import Field, JsonValue, StringConstraints
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.models import Shares
 from doorward.accounts.permissions import Act
-from doorward.api import callers, shapes
+from doorward.api import callers, finding, shapes
 from doorward.api.callers import Caller
 from doorward.api.problems import Refused
 from doorward.devices import queries as devices
@@ -24,14 +24,6 @@ from doorward.protection.models import LONGEST_WHY, SettingsVersion
 from doorward.protection.policy import Delta, Plan
 
 router: Final = Router()
-ERRORS: Final[dict[int, Any]] = {
-    401: shapes.Problem,
-    403: shapes.Problem,
-    422: shapes.InvalidRequest,
-    503: shapes.Problem,
-}
-WITH_ID: Final[dict[int, Any]] = {**ERRORS, 404: shapes.Problem}
-WITH_BODY: Final[dict[int, Any]] = {400: shapes.Problem, 409: shapes.Problem, 413: shapes.Problem}
 MOST_NAMED: Final = 100
 MOST_LOCKED: Final = 100
 DEEPEST: Final = 6
@@ -178,7 +170,9 @@ class VersionOut(Schema):
         )
 
 
-@router.get("/settings", response={200: SettingsOut, **ERRORS}, summary="What all devices are told")
+@router.get(
+    "/settings", response={200: SettingsOut, **shapes.ERRORS}, summary="What all devices are told"
+)
 def account_settings(request: HttpRequest) -> SettingsOut:
     """Return what the account tells its devices, and on how many it is applied."""
     return _of_account(callers.of(request, Act.DEVICES_LOOK))
@@ -186,7 +180,7 @@ def account_settings(request: HttpRequest) -> SettingsOut:
 
 @router.patch(
     "/settings",
-    response={200: SettingsOut, **ERRORS, **WITH_BODY},
+    response={200: SettingsOut, **shapes.ERRORS, **shapes.WITH_BODY, **shapes.CONFLICT},
     summary="Change what all devices are told",
 )
 def change_account_settings(request: HttpRequest, change: AccountPatch) -> SettingsOut:
@@ -201,7 +195,7 @@ def change_account_settings(request: HttpRequest, change: AccountPatch) -> Setti
 
 @router.get(
     "/settings/versions",
-    response={200: shapes.Page[VersionOut], **ERRORS},
+    response={200: shapes.Page[VersionOut], **shapes.ERRORS},
     summary="Changes of the settings, the latest first",
 )
 def list_versions(
@@ -219,18 +213,18 @@ def list_versions(
 
 @router.get(
     "/devices/{uuid:device_id}/settings",
-    response={200: DeviceSettingsOut, **WITH_ID},
+    response={200: DeviceSettingsOut, **shapes.WITH_ID},
     summary="What one device is told, and whether it does it",
 )
 def device_settings(request: HttpRequest, device_id: UUID) -> DeviceSettingsOut:
     """Return the device's own values beside what it inherits, and how far it is with them."""
     caller = callers.of(request, Act.DEVICES_LOOK)
-    return _of_device(caller, _device(caller, device_id))
+    return _of_device(caller, finding.device(caller, device_id))
 
 
 @router.patch(
     "/devices/{uuid:device_id}/settings",
-    response={200: DeviceSettingsOut, **WITH_ID, **WITH_BODY},
+    response={200: DeviceSettingsOut, **shapes.WITH_ID, **shapes.WITH_BODY, **shapes.CONFLICT},
     summary="Change what one device is told",
 )
 def change_device_settings(
@@ -238,7 +232,7 @@ def change_device_settings(
 ) -> DeviceSettingsOut:
     """Merge the patch into the device's own values. What protects less needs a fresh proof."""
     caller = callers.of(request, Act.PROTECTION_CHANGE)
-    device = _device(caller, device_id)
+    device = finding.device(caller, device_id)
     own = policy.state_of(caller.account).own.get(device.pk, {})
     values = _patched(Layer(own), change)
     after = {"values": values} if values else None
@@ -340,11 +334,3 @@ def _of_device(
         ),
         change=change,
     )
-
-
-def _device(caller: Caller, device_id: UUID) -> Device:
-    # A stranger's device, a removed one and none at all are the same: nothing is here.
-    device = devices.find(caller.account, device_id)
-    if device is None:
-        raise Refused("not-found")
-    return device

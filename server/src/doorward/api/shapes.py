@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from ninja import Schema
@@ -72,6 +72,18 @@ class InvalidRequest(Problem):
     """A problem with the fields it is about."""
 
     fields: list[WrongField] = []
+
+
+ERRORS: Final[dict[int, Any]] = {401: Problem, 403: Problem, 422: InvalidRequest, 503: Problem}
+"""How every call can end badly."""
+WITH_ID: Final[dict[int, Any]] = {**ERRORS, 404: Problem}
+"""How a call that names something can."""
+WITH_BODY: Final[dict[int, Any]] = {400: Problem, 413: Problem}
+"""How a call that sends something can, besides."""
+CONFLICT: Final[dict[int, Any]] = {409: Problem}
+"""How a call can that does not fit how things are, besides."""
+LIMITED: Final[dict[int, Any]] = {429: Problem}
+"""How a call can that may not be made too often, besides."""
 
 
 class Page(Schema, Generic[Item]):

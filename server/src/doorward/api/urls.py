@@ -20,19 +20,15 @@ from ninja import NinjaAPI, Status
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 from ninja.openapi.schema import OpenAPISchema
 
-from doorward.accounts import members
 from doorward.accounts.adapter import origin_of
-from doorward.accounts.models import Membership
 from doorward.accounts.permissions import Act
-from doorward.api import callers, problems, shapes
+from doorward.api import callers, finding, problems, shapes
 from doorward.api import commands as ordering
 from doorward.api import members as membership
 from doorward.api import settings as protection_settings
-from doorward.api.callers import Caller
 from doorward.api.problems import Refused
 from doorward.billing import entitlement
 from doorward.devices import enrollment, queries, removal, seats
-from doorward.devices.models import Device
 from doorward.reports import queries as reports
 from doorward.reports.models import Detection, Scan
 
@@ -73,21 +69,13 @@ api = Api(
     urls_namespace="api",
 )
 
-ERRORS: Final[dict[int, Any]] = {
-    401: shapes.Problem,
-    403: shapes.Problem,
-    422: shapes.InvalidRequest,
-    503: shapes.Problem,
-}
-WITH_ID: Final[dict[int, Any]] = {**ERRORS, 404: shapes.Problem}
 Whose = UUID | Literal["none"] | None
-WITH_BODY: Final[dict[int, Any]] = {400: shapes.Problem, 413: shapes.Problem}
 
 
 # -- you -----------------------------------------------------------------------------------------
 
 
-@api.get("/me", response={200: shapes.Me, **ERRORS}, summary="Who you are here")
+@api.get("/me", response={200: shapes.Me, **shapes.ERRORS}, summary="Who you are here")
 def me(request: HttpRequest) -> shapes.Me:
     """Return the person, their account and role, and what this call may do."""
     caller = callers.of(request, Act.LOOK)
@@ -99,7 +87,7 @@ def me(request: HttpRequest) -> shapes.Me:
 
 @api.post(
     "/devices/codes",
-    response={201: shapes.CodeOut, **WITH_ID},
+    response={201: shapes.CodeOut, **shapes.WITH_ID},
     summary="Make a code that adds a device",
 )
 def make_code(request: HttpRequest, member: Whose = None) -> Status[shapes.CodeOut]:
@@ -112,7 +100,7 @@ def make_code(request: HttpRequest, member: Whose = None) -> Status[shapes.CodeO
     code, text = enrollment.new_code(
         caller.account,
         caller.user,
-        member=_member(caller, member).user if isinstance(member, UUID) else None,
+        member=finding.member(caller, member).user if isinstance(member, UUID) else None,
         for_all=member == "none",
         ip=origin.ip,
         agent=origin.agent,
@@ -127,7 +115,7 @@ def make_code(request: HttpRequest, member: Whose = None) -> Status[shapes.CodeO
 
 @api.get(
     "/devices/codes/{uuid:code_id}",
-    response={200: shapes.CodeStateOut, **WITH_ID},
+    response={200: shapes.CodeStateOut, **shapes.WITH_ID},
     summary="What became of a code",
 )
 def watch_code(request: HttpRequest, code_id: UUID) -> shapes.CodeStateOut:
@@ -142,7 +130,7 @@ def watch_code(request: HttpRequest, code_id: UUID) -> shapes.CodeStateOut:
 
 @api.get(
     "/devices",
-    response={200: shapes.Page[shapes.DeviceOut], **ERRORS},
+    response={200: shapes.Page[shapes.DeviceOut], **shapes.ERRORS},
     summary="Your account's devices",
 )
 def list_devices(
@@ -162,18 +150,18 @@ def list_devices(
 
 @api.get(
     "/devices/{uuid:device_id}",
-    response={200: shapes.DeviceOut, **WITH_ID},
+    response={200: shapes.DeviceOut, **shapes.WITH_ID},
     summary="One device",
 )
 def show_device(request: HttpRequest, device_id: UUID) -> shapes.DeviceOut:
     """Return one device of your account."""
     caller = callers.of(request, Act.DEVICES_LOOK)
-    return shapes.DeviceOut.of(_device(caller, device_id), caller.sight, timezone.now())
+    return shapes.DeviceOut.of(finding.device(caller, device_id), caller.sight, timezone.now())
 
 
 @api.patch(
     "/devices/{uuid:device_id}",
-    response={200: shapes.DeviceOut, **WITH_ID, **WITH_BODY},
+    response={200: shapes.DeviceOut, **shapes.WITH_ID, **shapes.WITH_BODY},
     summary="Rename a device",
 )
 def change_device(
@@ -181,7 +169,7 @@ def change_device(
 ) -> shapes.DeviceOut:
     """Call the device by another name."""
     caller, origin = callers.of(request, Act.DEVICES_CHANGE), origin_of(request)
-    device = _device(caller, device_id)
+    device = finding.device(caller, device_id)
     try:
         removal.rename(device, change.name, actor=caller.user, ip=origin.ip, agent=origin.agent)
     except removal.NameRefused:
@@ -195,13 +183,13 @@ def change_device(
 
 @api.delete(
     "/devices/{uuid:device_id}",
-    response={204: None, **WITH_ID},
+    response={204: None, **shapes.WITH_ID},
     summary="Remove a device",
 )
 def remove_device(request: HttpRequest, device_id: UUID) -> Status[None]:
     """Take the device out of the account; its seat is free at once, also when it is offline."""
     caller, origin = callers.of(request, Act.DEVICES_CHANGE), origin_of(request)
-    device = _device(caller, device_id)
+    device = finding.device(caller, device_id)
     removal.remove(device, actor=caller.user, ip=origin.ip, agent=origin.agent)
     return Status(204, None)
 
@@ -211,7 +199,7 @@ def remove_device(request: HttpRequest, device_id: UUID) -> Status[None]:
 
 @api.get(
     "/scans",
-    response={200: shapes.Page[shapes.ScanOut], **ERRORS},
+    response={200: shapes.Page[shapes.ScanOut], **shapes.ERRORS},
     summary="Scans, the latest first",
 )
 def list_scans(
@@ -235,7 +223,9 @@ def list_scans(
     )
 
 
-@api.get("/scans/{uuid:scan_id}", response={200: shapes.ScanOut, **WITH_ID}, summary="One scan")
+@api.get(
+    "/scans/{uuid:scan_id}", response={200: shapes.ScanOut, **shapes.WITH_ID}, summary="One scan"
+)
 def show_scan(request: HttpRequest, scan_id: UUID) -> shapes.ScanOut:
     """Return one scan."""
     try:
@@ -246,7 +236,7 @@ def show_scan(request: HttpRequest, scan_id: UUID) -> shapes.ScanOut:
 
 @api.get(
     "/threats",
-    response={200: shapes.Page[shapes.ThreatOut], **ERRORS},
+    response={200: shapes.Page[shapes.ThreatOut], **shapes.ERRORS},
     summary="Threats, the latest first",
 )
 def list_threats(
@@ -273,7 +263,7 @@ def list_threats(
 
 @api.get(
     "/threats/{uuid:threat_id}",
-    response={200: shapes.ThreatOut, **WITH_ID},
+    response={200: shapes.ThreatOut, **shapes.WITH_ID},
     summary="One threat",
 )
 def show_threat(request: HttpRequest, threat_id: UUID) -> shapes.ThreatOut:
@@ -284,22 +274,6 @@ def show_threat(request: HttpRequest, threat_id: UUID) -> shapes.ThreatOut:
         )
     except Detection.DoesNotExist:
         raise Refused("not-found") from None
-
-
-def _member(caller: Caller, person: UUID) -> Membership:
-    # A stranger and nobody are the same.
-    place = members.find(caller.account, person)
-    if place is None:
-        raise Refused("not-found")
-    return place
-
-
-def _device(caller: Caller, device_id: UUID) -> Device:
-    # A stranger's device, a removed one and none at all are the same: nothing is here.
-    device = queries.find(caller.account, device_id)
-    if device is None:
-        raise Refused("not-found")
-    return device
 
 
 api.add_router("", membership.router)
