@@ -78,8 +78,8 @@ def there() -> Client:
 # Parts of an address that name something, and open nothing: only who may see it is shown it.
 PLAIN = re.compile(
     r"_id$|^uid$|_uid$|^pk$|^slug$|^uidb36$|^provider$|^client$"
-    # A section of the settings, and the how-manieth version of a policy.
-    r"|^section$|^number$"
+    # A section of the settings, the how-manieth version of a policy, which of a device's calls.
+    r"|^section$|^number$|^kind$"
 )
 
 
