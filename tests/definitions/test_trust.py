@@ -74,7 +74,7 @@ def _update_by(device: Device, clock_offset: float) -> int:
     from typing import cast
 
     from doorward_agent import link
-    from doorward_agent.definitions import updating
+    from doorward_agent.updates import updating
 
     files = cast(link.Files, device.files)
     return updating.noted_run(device.config, device.db, files, clock_offset=clock_offset).number

@@ -18,8 +18,8 @@ from doorward.protection.definitions.importing import Imported
 from doorward.protection.models import DefinitionSet
 from doorward_agent import database, definitions, link, upkeep
 from doorward_agent.config import AgentConfig, prepare
-from doorward_agent.definitions import updating
-from doorward_agent.definitions.trust import Refused
+from doorward_agent.updates import updating
+from doorward_agent.updates.trust import Refused
 
 PASSPHRASE = b"correct horse battery staple"
 

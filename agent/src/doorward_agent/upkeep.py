@@ -1,5 +1,5 @@
 """When new definitions are asked for, and what is told of them; the work itself is elsewhere
-(definitions/updating.py), which an idle agent need not load.
+(updates/updating.py), which an idle agent need not load.
 """
 
 from __future__ import annotations

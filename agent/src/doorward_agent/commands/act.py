@@ -312,7 +312,7 @@ def _update(
     config: AgentConfig, db: sqlite3.Connection, command: Command, args: CommandArgs
 ) -> None:
     from doorward_agent import link
-    from doorward_agent.definitions import trust, updating
+    from doorward_agent.updates import trust, updating
 
     try:
         outcome = updating.run(config, db)

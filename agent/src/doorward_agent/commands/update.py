@@ -8,8 +8,8 @@ import sys
 
 from doorward_agent import database, hosts, link
 from doorward_agent.commands import CommandRefused, config_of
-from doorward_agent.definitions import trust, updating
 from doorward_agent.terminal import say
+from doorward_agent.updates import trust, updating
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -16,8 +16,8 @@ from typing import Final
 
 from doorward_agent.config import AgentConfig
 from doorward_agent.definitions.build import eicar
-from doorward_agent.definitions.trust import Refused
 from doorward_agent.engines.pool import Done, EngineUnavailable, Job, Pool
+from doorward_agent.updates.trust import Refused
 
 SECONDS: Final = 300.0
 """Compiling and looking at the few files; far more than any set of rules should need."""

@@ -28,8 +28,8 @@ from tuf.api.metadata import TargetFile
 from doorward_agent import definitions, identity, link, lock, protection
 from doorward_agent.config import AgentConfig
 from doorward_agent.database import note, noted, noted_int, transaction
-from doorward_agent.definitions import canary
-from doorward_agent.definitions.trust import Refused, Trust
+from doorward_agent.updates import canary
+from doorward_agent.updates.trust import Refused, Trust
 from doorward_protocol import definitions as signed
 from doorward_protocol.definitions import Manifest, Part
 from doorward_protocol.messages import DefinitionsRoot
