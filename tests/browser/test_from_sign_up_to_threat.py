@@ -293,10 +293,26 @@ def focused(page: Any) -> str:
     )
 
 
+def is_focus_visible(page: Any) -> bool:
+    """Whether whoever looks sees what has the focus: drawn, and with an outline or mark on it."""
+    return bool(
+        page.evaluate(
+            """() => {
+                const here = document.activeElement;
+                if (!here || here === document.body) return true;
+                const style = getComputedStyle(here), place = here.getBoundingClientRect();
+                const drawn = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0;
+                return place.width > 0 && (drawn || style.boxShadow !== "none");
+            }"""
+        )
+    )
+
+
 def press_to(page: Any, name: str) -> None:
     """Press Tab until the element of this name has the focus."""
     for _ in range(60):
         if focused(page).startswith(name):
             return
         page.keyboard.press("Tab")
+        assert is_focus_visible(page), f"{focused(page)!r} on {page.url} does not show the focus"
     pytest.fail(f"Tab never reached {name!r} on {page.url}")
