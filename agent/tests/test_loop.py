@@ -642,3 +642,30 @@ def test_scans_are_due_by_the_policy(
 def test_what_the_agent_says_of_the_computer_fits_the_protocol() -> None:
     facts = loop.device_facts("1.0")
     assert msgspec.json.decode(messages.encode(facts), type=messages.DeviceFacts) == facts
+
+
+class Patient(Server):
+    """Holds each check-in but the first open, as a server without news does."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        answer = await super().handle_async_request(request)
+        if request.url.path.endswith("/check-in") and len(self.heard) > 1:
+            await asyncio.Event().wait()
+        return answer
+
+
+def test_what_became_of_definitions_is_told_at_once_although_a_call_is_held(
+    settings: AgentConfig, db: sqlite3.Connection
+) -> None:
+    async def scenario() -> messages.CheckIn:
+        patient = Patient()
+        other = database.open_in(settings.state_dir)
+        async with running(new_loop(settings, db, patient)):
+            await until(lambda: len(patient.heard) == 2)
+            database.note(other, "definitions_code", "expired")
+            await until(lambda: len(patient.heard) == 3)
+        other.close()
+        return patient.heard[-1]
+
+    told = asyncio.run(scenario())
+    assert told.definitions.code == "expired"
