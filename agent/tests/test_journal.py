@@ -40,6 +40,21 @@ def test_the_same_command_twice_is_kept_once(db: sqlite3.Connection) -> None:
     assert len(journal.ready(db)) == 1
 
 
+def test_d23_what_a_restored_server_asks_again_is_answered_again_and_not_done_again(
+    db: sqlite3.Connection,
+) -> None:
+    receive(db)
+    journal.start(db, "c1", now=1)
+    with database.transaction(db):
+        journal.finish(db, "c1", "succeeded", now=2)
+    journal.answered(db, "c1", "succeeded")
+    assert journal.unanswered(db) == []
+    assert not receive(db)
+    assert journal.ready(db) == []
+    (owed,) = journal.unanswered(db)
+    assert (owed.uid, owed.state) == ("c1", "succeeded")
+
+
 def test_a_command_of_an_unknown_kind_is_rejected_and_never_begun(db: sqlite3.Connection) -> None:
     receive(db, kind="run-program")
     assert journal.ready(db) == []

@@ -85,7 +85,8 @@ def receive(
     known: Collection[str],
     refusal: str = "",
 ) -> bool:
-    """Note a command; answer whether it is new. The same one again changes nothing.
+    """Note a command; answer whether it is new. The same one again is only answered again: a
+    server that was restored from a backup has forgotten what it was told.
 
     One of a kind this agent does not know is `rejected` at once, as is any with a `refusal` (the
     code that says why), and one that came too late is `expired`: none of them is ever begun.
@@ -99,7 +100,7 @@ def receive(
     elif not_after is not None and now > not_after:
         state, code, detail = "expired", "expired", "The command came after its last moment."
     with transaction(db):
-        return bool(
+        is_new = bool(
             db.execute(
                 "INSERT INTO command (uid, seq, kind, args, not_after, state, code, detail,"
                 " received_at, ended_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -108,6 +109,9 @@ def receive(
                 + ((now,) if state in TERMINAL else (None,)),
             ).rowcount
         )
+        if not is_new:
+            db.execute("UPDATE command SET answered = '' WHERE uid = ?", (uid,))
+        return is_new
 
 
 def start(db: sqlite3.Connection, uid: str, *, now: int) -> bool:
