@@ -46,6 +46,7 @@ def page_of(browser: Client, device: Device) -> str:
 
 
 def words(page: str) -> str:
+    page = re.sub(r"<wbr>|</?bdi[^>]*>", "", page)
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
 
 

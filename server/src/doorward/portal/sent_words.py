@@ -197,6 +197,11 @@ class Item:
     words: str | Promise
     optional: str = ""
 
+    @property
+    def parts(self) -> list[str]:
+        """Its place, to be broken between them."""
+        return self.place.split(".")
+
 
 def items(kind: str, document: Any) -> Iterator[Item]:
     """Yield each field of what was sent, in its order, with its words."""
@@ -238,6 +243,8 @@ def _struct(value: Any, shape: Any) -> inspect.StructType | None:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list) and not any(isinstance(each, dict | list) for each in value):
+        return ", ".join(str(each) for each in value) or "[]"
     if isinstance(value, dict | list):
         return ""
     if value is None:

@@ -52,7 +52,7 @@ class WrongForm(forms.Form):
     )
     lasts = forms.ChoiceField(label=gettext_lazy("How long?"), choices=LASTS, initial="30")
     words = forms.CharField(
-        label=gettext_lazy("What is this file? (optional)"),
+        label=gettext_lazy("What is this file?"),
         required=False,
         max_length=wrong_finds.MOST_WORDS,
         widget=forms.Textarea(attrs={"rows": 3}),
