@@ -47,6 +47,9 @@ def get(path: str, method: str = "GET", **headers: str) -> Reply:
 def test_a_signed_file_is_served_without_a_token(served: Path) -> None:
     reply = get(BASE + "timestamp.json")
     assert (reply.status, reply.body) == (200, b"0123456789")
+    # A cache on the way asks each time: it freezes nothing that keeps its name.
+    assert reply.headers["cache-control"] == "no-cache"
+    assert get("/device/v1/clamav/daily.cvd").headers["cache-control"] == "no-cache"
     head = get(BASE + "timestamp.json", "HEAD")
     assert (head.status, head.body, head.headers["content-length"]) == (200, b"", "10")
 

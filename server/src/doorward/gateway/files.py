@@ -123,6 +123,9 @@ def _found(path: Path, scope: dict[str, Any]) -> FileAnswer:
         changed = email.utils.formatdate(about.st_mtime, usegmt=True)
         # Metadata that keeps its name is asked for anew each time; what bears a hash never changes.
         headers: list[tuple[bytes, bytes]] = [(b"last-modified", changed.encode())]
+        if path.suffix != ".zst":
+            # Without this word a cache on the way may guess a time from the date, and freeze it.
+            headers.append((b"cache-control", b"no-cache"))
         if _unchanged(asked.get(b"if-modified-since"), about.st_mtime):
             return 304, tuple(headers), b""
         start, length = 0, about.st_size

@@ -23,7 +23,9 @@ from doorward.portal.visits import Visit
 
 SCOPES: Final = {
     Scope.DEVICES_READ: gettext_lazy("See the devices"),
-    Scope.DEVICES_WRITE: gettext_lazy("Add, rename and remove devices"),
+    Scope.DEVICES_WRITE: gettext_lazy(
+        "Add, rename and remove devices, have them scan, and change what they are told to do"
+    ),
     Scope.REPORTS_READ: gettext_lazy("See scans and threats"),
     Scope.MEMBERS_READ: gettext_lazy("See who belongs to the account"),
 }
