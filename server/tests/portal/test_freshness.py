@@ -49,6 +49,7 @@ def test_without_a_set_devices_have_what_they_came_with() -> None:
 @pytest.mark.parametrize(
     ("facts", "word", "more"),
     [
+        ({"have": 0}, "Not told yet", ""),
         ({"have": 2026112501}, "Up to date", ""),
         ({"have": 2026112200}, "Behind", "25 Nov 2026, set 1 is meant for it; it takes that"),
         (

@@ -16,6 +16,7 @@ from doorward.protection.definitions import overview
 from doorward.protection.definitions.rollout import Steps
 
 WORDS: Final[dict[overview.How, tuple[str, str | Promise]]] = {
+    "untold": ("unknown", gettext_lazy("Not told yet")),
     "current": ("safe", gettext_lazy("Up to date")),
     "built-in": ("safe", gettext_lazy("As they came with the agent")),
     "behind": ("attention", gettext_lazy("Behind")),
@@ -50,6 +51,7 @@ class Told:
     """How up to date a device is, as a page says it."""
 
     version: str
+    """The day and number of what it has; empty while it never told."""
     tone: str
     word: str | Promise
     age: str
@@ -62,7 +64,8 @@ def of(device: Device, steps: Steps, now: datetime) -> Told:
     """Say how up to date this device is; `steps` from `rollout.steps()`."""
     found = overview.freshness(device, steps)
     tone, word = WORDS[found.how]
-    return Told(telling.definitions(found.version), tone, word, _age(found, now), _more(found))
+    version = telling.definitions(found.version) if found.version else ""
+    return Told(version, tone, word, _age(found, now), _more(found))
 
 
 def _age(found: overview.Freshness, now: datetime) -> str:

@@ -15,7 +15,7 @@ from doorward.protection.models import DefinitionSet, DefinitionSource
 
 SETS_SHOWN: Final = 10
 
-How = Literal["unable", "built-in", "current", "behind", "refused"]
+How = Literal["untold", "unable", "built-in", "current", "behind", "refused"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ def freshness(device: Device, steps: Steps) -> Freshness:
     wanted = rollout.wanted(device.pk, steps)
     have = device.definitions_version
     how: How
-    if "definitions" not in device.capabilities:
+    if not have:
+        how = "untold"
+    elif "definitions" not in device.capabilities:
         how = "unable"
     elif not wanted:
         how = "built-in"
@@ -126,6 +128,7 @@ def _devices() -> dict[str, int]:
         "definitions_code",
     )
     words: dict[How, str] = {
+        "untold": "behind",
         "unable": "unable",
         "built-in": "up_to_date",
         "current": "up_to_date",
