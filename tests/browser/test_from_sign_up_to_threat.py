@@ -129,6 +129,7 @@ def test_from_sign_up_to_the_threat_on_the_page(
         for told in (str(files / "invoice.com"), "Kitchen PC", "Put away"):
             expect(page.get_by_text(told).first).to_be_visible()
         alice.look_around("the threat")
+        page.get_by_text("On the device itself").click()
         restore = page.locator("#restore").inner_text().split()
         alice.open("/reports/")
         page.get_by_role("link", name="A scan found 1 threat").first.click()
