@@ -88,6 +88,11 @@ for line in sys.stdin:
         args = CommandArgs(**{key: tuple(value) if isinstance(value, list) else value
                               for key, value in words[2].items()})
         answer = {"uid": str(commands.ask(device, words[1], args, actor=alice).uid)}
+    elif what == "save":
+        from doorward.protection.policy import Delta
+        delta = Delta("account", None, {"values": words[0], "locked": []})
+        version = policy.save(account, [delta], actor=alice, proven=True)
+        answer = {"number": version.number}
     elif what == "seen":
         from doorward.devices.models import Presence
         ago = timezone.now() - dt.timedelta(minutes=words[1])

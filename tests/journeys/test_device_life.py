@@ -19,6 +19,8 @@ from tests.journeys.at_pages import Alice
 from tests.journeys.test_agent_and_server import EICAR, enrolled, status, until
 from tests.journeys.test_commands import at_work, much
 
+from doorward_agent import database, policy
+
 FREED_WITHIN_S = 1.0
 PATIENCE_S = 40.0
 
@@ -288,3 +290,54 @@ def test_n12_the_page_shows_the_very_bytes_that_the_agent_says_it_sent(
         until(lambda: b'"end_time"' in shown("reports") and shown("reports") == said("reports"))
         assert str(home).encode() not in shown("reports")
     assert took < 10
+
+
+def test_d23_after_a_restore_a_device_does_what_the_restored_server_says_and_nothing_twice(
+    own_server: Server, tmp_path: Path
+) -> None:
+    alice = Alice(own_server, "alice@example.org")
+    state, saved = tmp_path / "agent", tmp_path / "saved.backup"
+    device = enrolled(state, own_server, alice.code())
+
+    def applied() -> bool:
+        found = alice("device", device)
+        return bool(found["applied"] == found["wanted"] > 0)
+
+    with at_work(state):
+        alice("save", {"quick_scan": {"start": "20:00"}})
+        until(applied)
+    # Asked and not yet heard of when the backup is made; done by the time it is restored.
+    uid = alice("ask", device, "diagnostics.collect", {})["uid"]
+    done = own_server.run("backup", str(saved))
+    assert done.returncode == 0, done.stderr
+    with at_work(state):
+        until(lambda: alice("state", uid) == "done")
+        alice("save", {"quick_scan": {"start": "21:00"}})
+        until(applied)
+    heard = alice("device", device)["applied"]
+    began = (state / "run.log").read_text().count("diagnostics.collect begins")
+    alice.close()
+    own_server.stop()
+    restored = Server(tmp_path / "restored", own_server.port, own_server.device_port, {})
+    restored.data.mkdir()
+    answer = restored.run("restore", str(saved))
+    assert answer.returncode == 0, answer.stderr
+    restored.start()
+    alice = Alice(restored, "alice@example.org")
+    try:
+        assert alice("device", device)["wanted"] < heard, "this is the older server"
+        with at_work(state):
+            until(lambda: alice("device", device)["wanted"] > heard)
+            until(applied)
+            until(lambda: alice("state", uid) == "done")
+        assert json.loads(alice("told", device))["effective"]["quick_scan"]["start"] == "20:00"
+        db = database.open_in(state)
+        version, in_force = policy.current(db)
+        db.close()
+        assert (version, in_force.quick_scan.start) == (alice("device", device)["wanted"], "20:00")
+        log = (state / "run.log").read_text()
+        assert began == 1
+        assert log.count("diagnostics.collect begins") == 1, "done once, told twice"
+    finally:
+        alice.close()
+        restored.stop()
