@@ -12,6 +12,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -21,6 +22,7 @@ from doorward_agent import (
     events,
     findings,
     identity,
+    journal,
     outbox,
     packages,
     quarantine,
@@ -404,3 +406,35 @@ def test_restoring_tells_the_server_which_finding_it_was(
     restored = told(enrolled)[-1]
     assert isinstance(restored, messages.FileRemediation)
     assert restored.unmapped.finding_uid == found_in(enrolled)[0].finding_info.uid
+
+
+def test_a_scan_that_was_stopped_tells_how_many_files_it_has_looked_at_not_met(
+    enrolled: AgentConfig, home: Path
+) -> None:
+    for number in range(300):
+        (home / f"letter-{number}").write_text(f"Dear Bob, {number}")
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 1
+
+    db = database.open_in(enrolled.state_dir)
+    uid = str(uuid4())
+    journal.receive(
+        db, uid=uid, seq=1, kind="scan.run", args=b"{}", not_after=None, now=1, known={"scan.run"}
+    )
+    journal.start(db, uid, now=2)
+    with scan.run([home], enrolled, cancel=stop) as work:
+        tells = dataclasses.replace(teller(enrolled, db), command_uid=uid)
+        tells.begin("1")
+        assert list(work) == []
+        summary = work.summary
+        assert summary.cancelled
+        assert summary.scanned < summary.files
+        tells.end(summary, resolved=0, stopped_by="canceled")
+    command = journal.get(db, uid)
+    db.close()
+    assert command is not None
+    assert (command.state, command.files) == ("canceled", summary.scanned + summary.cached)
