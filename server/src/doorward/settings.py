@@ -172,7 +172,6 @@ INSTALLED_APPS = [
     "allauth.usersessions",
 ]
 MIDDLEWARE = [
-    "doorward.portal.turns.sign_ins_take_turns",
     "django.middleware.security.SecurityMiddleware",
     "doorward.portal.responses.SecurityHeaders",
     "whitenoise.middleware.WhiteNoiseMiddleware",

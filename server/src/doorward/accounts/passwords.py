@@ -6,9 +6,8 @@ import base64
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from threading import BoundedSemaphore, local
+from contextlib import AbstractContextManager
+from threading import BoundedSemaphore
 from typing import Any, Final
 
 import nacl.exceptions
@@ -39,27 +38,9 @@ class PasswordTooLong(ValueError):
     """The password is longer than MOST_BYTES bytes."""
 
 
-_of_this_thread: Final = local()
-
-
 def hash_slot() -> AbstractContextManager[Any]:
     """Wait for one of this process's places to hash in: one per core."""
-    return nullcontext() if getattr(_of_this_thread, "has_turn", False) else _slots
-
-
-@contextmanager
-def turn() -> Iterator[None]:
-    """Wait for a place to hash in ahead of everything else, and keep it for the whole block.
-
-    A hash passes through more memory than a processor caches. Whatever runs on its core in between
-    finds the caches empty each time; in one piece, a whole sign-in finds them so but once (ADR 14).
-    """
-    with _slots:
-        _of_this_thread.has_turn = True
-        try:
-            yield
-        finally:
-            _of_this_thread.has_turn = False
+    return _slots
 
 
 class SodiumArgon2Hasher(BasePasswordHasher):
