@@ -15,7 +15,7 @@ def _named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = tmp_path / "machine-id"
     name.write_text("0123456789abcdef0123456789abcdef\n")
     monkeypatch.setattr(machine, "_LINUX", (name,))
-    monkeypatch.setattr(machine.sys, "platform", "linux")
+    monkeypatch.setattr("sys.platform", "linux")
 
 
 def test_it_is_the_same_after_the_folder_was_wiped_and_fits_the_protocol(tmp_path: Path) -> None:
