@@ -139,12 +139,13 @@
 
   // --- A live part that was renewed leaves the reader where they were: same focus, same open details.
   let held = null;
+  const mark = (item) => item.querySelector("summary")?.id || item.textContent;
   document.addEventListener("htmx:beforeSwap", (event) => {
     const region = event.detail.target;
     const active = document.activeElement;
     held = {
       focus: region.contains(active) ? active.id || active.getAttribute("href") : null,
-      open: [...region.querySelectorAll("details[open]")].map((item) => item.textContent),
+      open: [...region.querySelectorAll("details[open]")].map(mark),
     };
   });
   document.addEventListener("htmx:afterSwap", () => {
@@ -153,7 +154,7 @@
     const { focus, open } = held;
     held = null;
     for (const item of document.querySelectorAll(".live details")) {
-      if (open.includes(item.textContent)) item.open = true;
+      if (open.includes(mark(item))) item.open = true;
     }
     if (!focus) return;
     const same = document.getElementById(focus) ?? document.querySelector(`a[href="${CSS.escape(focus)}"]`);
