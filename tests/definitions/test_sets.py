@@ -192,7 +192,7 @@ def test_a_bad_set_never_becomes_active_on_the_server(olga: Workshop) -> None:
     good = olga.hashes(["one"])
     assert olga.rule("rule broken {", name="bad").made is None
     with pytest.raises(vetting.VettingFailed, match="clean files"):
-        olga.rule('rule all { strings: $a = "Dear Alice" condition: $a }', name="bad")
+        olga.rule('rule letters { strings: $a = "Dear Alice" condition: $a }', name="bad")
     assert list(DefinitionSet.objects.values_list("number", flat=True)) == [good.number]
     assert list(DefinitionSource.objects.values_list("name", flat=True)) == ["list"]
 
