@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -287,7 +288,7 @@ def test_a_file_somebody_restored_meanwhile_is_not_put_away_again(
     quarantine.restore(enrolled, record.id)
     complete(enrolled)
     (event,) = found_in(enrolled)
-    assert event.disposition_id == messages.DISPOSITION_DETECTED
+    assert event.disposition_id == messages.DISPOSITION_ALLOWED
     assert Path(detection.path).read_bytes() == eicar()
 
 
@@ -307,6 +308,24 @@ def test_what_cannot_be_put_away_is_told_as_still_there(
     (event,) = found_in(enrolled)
     assert event.disposition_id == messages.DISPOSITION_UNCORRECTED
     assert "2 names" in event.message
+
+
+def test_what_was_gone_before_it_could_be_put_away_is_not_told_as_still_there(
+    enrolled: AgentConfig, detection: scan.Detection
+) -> None:
+    Path(detection.path).unlink()
+    with contextlib.closing(database.open_in(enrolled.state_dir)) as db:
+        outcome = treatment.treat(
+            detection,
+            enrolled,
+            put_away=True,
+            teller=teller(enrolled, db),
+            definitions_version="1",
+        )
+    assert not outcome.is_still_there
+    (event,) = found_in(enrolled)
+    assert event.disposition_id == messages.DISPOSITION_DELETED
+    assert event.message == "It was gone before it could be put away."
 
 
 def test_what_is_told_is_what_the_protocol_asks_and_nothing_more(

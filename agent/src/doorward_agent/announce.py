@@ -23,6 +23,8 @@ _NAMED: Final = 3
 _LONGEST: Final = 120
 _DONE: Final = {
     "quarantined": "It was put into quarantine.",
+    "deleted": "It was gone before it could be put away.",
+    "allowed": "It is allowed here.",
     "detected": "It was left where it is.",
     "uncorrected": "It could not be put away and is still there.",
 }
@@ -86,10 +88,15 @@ def words(found: list[tuple[Detection, Outcome]]) -> str:
     if len(found) == 1:
         detection, outcome = found[0]
         return f"{_short(detection.title)} in {_short(detection.path)}. {_DONE[outcome.action]}"
-    still = sum(outcome.action != "quarantined" for _, outcome in found)
+    still = sum(outcome.is_still_there for _, outcome in found)
     names = ", ".join(dict.fromkeys(_short(detection.title) for detection, _ in found[:_NAMED]))
     more = " and others" if len(found) > _NAMED else ""
-    done = "All were put into quarantine." if not still else f"{still} of them are still there."
+    put_away = sum(outcome.action == "quarantined" for _, outcome in found)
+    done = f"{put_away} of them were put into quarantine."
+    if still:
+        done = f"{still} of them are still there."
+    elif put_away == len(found):
+        done = "All were put into quarantine."
     return f"{counted(len(found), 'threat')} found: {names}{more}. {done}"
 
 

@@ -31,11 +31,17 @@ _IN_REAL_TIME: Final = "Found by real-time protection, at the moment it was writ
 class Outcome:
     """What became of one detection."""
 
-    action: Literal["quarantined", "detected", "uncorrected"]
+    # `deleted`: somebody else has, before it could be put away.
+    action: Literal["quarantined", "deleted", "allowed", "detected", "uncorrected"]
     quarantine_id: str = ""
     detail: str = ""
     # Why the server cannot be told, where the outbox could not be written.
     untold: str = ""
+
+    @property
+    def is_still_there(self) -> bool:
+        """Whether the file lies where it was found, and nobody has said that it may."""
+        return self.action in {"detected", "uncorrected"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

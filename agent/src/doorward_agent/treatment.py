@@ -83,7 +83,7 @@ def _again(detection: Detection, config: AgentConfig, frozen: dict[str, Any]) ->
         return Outcome(action="detected")
     try:
         if allowed.holds(config, detection.sha256, detection.location):
-            return Outcome(action="detected", detail="Restored, and allowed since.")
+            return Outcome(action="allowed", detail="Restored, and allowed since.")
     except allowed.AllowedUnreadable:
         pass  # when in doubt, put it away: that can be undone
     return _put_away(detection, config)
@@ -94,7 +94,7 @@ def _put_away(detection: Detection, config: AgentConfig) -> Outcome:
         record = quarantine.put_away(detection, config)
     except quarantine.Refused as problem:
         if problem.reason == "gone":
-            return Outcome(action="detected", detail="It was gone before it could be put away.")
+            return Outcome(action="deleted", detail="It was gone before it could be put away.")
         return Outcome(action="uncorrected", detail=str(problem))
     except (vault.VaultDamaged, OSError) as problem:
         return Outcome(action="uncorrected", detail=f"Quarantine failed: {problem}")

@@ -125,7 +125,7 @@ def _scan(config: AgentConfig, db: sqlite3.Connection, command: Command, args: C
                     teller=teller,
                     definitions_version=definitions,
                 )
-                resolved += outcome.action == "quarantined"
+                resolved += not outcome.is_still_there
                 announcer.found(detection, outcome)
         except Exception as problem:
             # By name: only a scan that reads a file has loaded the pool.

@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         if display is not None:
             display.close()
         summary = work.summary
-        unresolved = [entry for entry in found if entry[1].action != "quarantined"]
+        unresolved = [entry for entry in found if entry[1].is_still_there]
         if teller is not None:
             _end(teller, summary, resolved=len(found) - len(unresolved), problem=problem)
         # A scan that `run` has started is delivered by it; nobody reads what it prints.
@@ -294,6 +294,8 @@ def _line(detection: scan.Detection, outcome: Outcome) -> str:
     inside = f" (inside: {detection.member})" if detection.member else ""
     done = {
         "quarantined": "put into quarantine",
+        "deleted": "gone before it could be put away",
+        "allowed": "allowed here",
         "detected": "left where it is",
         "uncorrected": f"STILL THERE: {outcome.detail}",
     }[outcome.action]
