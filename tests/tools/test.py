@@ -15,7 +15,15 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# What these hold to a second, or to a core, is not held while others work beside them.
 IN_A_SECOND = "tests/browser/test_scan_now.py"
+BY_THE_SECOND = (
+    "tests/bench",
+    "tests/drills/test_tokens_die_on_both_portals.py",
+    "tests/journeys/test_commands.py",
+    "tests/journeys/test_real_time.py",
+    "tests/operate/test_serve.py",
+)
 PROCESSES = str(min(4, os.cpu_count() or 1))
 
 
@@ -40,9 +48,15 @@ def suites(*, slow: bool) -> list[tuple[str, list[str]]]:
         ("server on PostgreSQL", [*postgres, *parallel("-m", "not slow", "server/tests")]),
         # Apart: the browser's own event loop stays in its process to the end.
         ("browser", parallel("-m", "not slow", "tests/browser", f"--ignore={IN_A_SECOND}")),
-        # Alone: it holds what a person sees to a second.
         ("browser, by the second", pytest("-m", "not slow", IN_A_SECOND)),
-        ("journeys, drills, docs", pytest("-m", "not slow", "tests", "--ignore=tests/browser")),
+        (
+            "journeys, drills, docs",
+            parallel(
+                *("-m", "not slow", "tests", "--ignore=tests/browser"),
+                *(f"--ignore={path}" for path in BY_THE_SECOND),
+            ),
+        ),
+        ("journeys, by the second", pytest("-m", "not slow", *BY_THE_SECOND)),
     ]
 
 

@@ -39,7 +39,9 @@ REASONS: Final[dict[str, Promise]] = {
     "quick-scan-failed": gettext_lazy("its last quick scan failed"),
     "full-scan-failed": gettext_lazy("its last full scan failed"),
     "custom-scan-failed": gettext_lazy("its last scan of chosen folders failed"),
-    "real-time-off": gettext_lazy("its real-time protection does not work: `status` there says why"),
+    "real-time-off": gettext_lazy(
+        "its real-time protection does not work: `status` there says why"
+    ),
     "real-time-partly": gettext_lazy(
         "its real-time protection works only in part: `status` there says why"
     ),
