@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +19,13 @@ from doorward.reports import intake
 from doorward.reports.models import Disposition
 
 MOST_QUERIES = 12
+
+
+@pytest.fixture(autouse=True)
+def half_past_noon() -> Iterator[None]:
+    # Lines gather by the hour and days have names: no test shall cross the turn of either.
+    with time_machine.travel(timezone.now().replace(hour=12, minute=30)):
+        yield
 
 
 def text_of(client: Client, address: str = "/") -> str:
