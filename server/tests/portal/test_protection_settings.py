@@ -16,7 +16,8 @@ from server.tests.portal.stock import device_of
 
 from doorward.accounts.models import Account, Membership, Role, User
 from doorward.devices.models import Device
-from doorward.protection import policy, schema
+from doorward.portal import settings_words
+from doorward.protection import merging, policy, schema
 from doorward.protection.models import Group, SettingsVersion
 
 AGENT = ["scan", "quarantine", "zstd", "settings"]
@@ -309,3 +310,22 @@ def test_the_cost_of_a_page_does_not_grow(
             device_of(alices_account, hostname=f"device {each}", capabilities=AGENT)
             saved(alices_browser, QUICK, quick(start=f"{each:02}:30"))
     assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "Put it away and report it, in the usual places"),
+        ({"mode": "off"}, "Off: do not watch files"),
+        (
+            {"folders": ["/srv", "/opt"], "block": ["/srv/in"]},
+            "Put it away and report it, in the usual places, 2 folders of your own,"
+            " 1 folder kept closed",
+        ),
+        ({"usual_places": False}, "Put it away and report it, but no folder is watched"),
+    ],
+)
+def test_real_time_protection_is_said_in_one_line(changes: dict[str, Any], words: str) -> None:
+    section = next(each for each in schema.SECTIONS if each.key == "real_time")
+    document = {"real_time": {**merging.PRODUCT["real_time"], **changes}}
+    assert settings_words.summary(section, document) == words

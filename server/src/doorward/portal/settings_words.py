@@ -72,6 +72,8 @@ def summary(section: Section, document: Mapping[str, Any]) -> str:
     """Return in one line what a section tells devices to do."""
     said = document[section.key]
     match section.key:
+        case "real_time":
+            return _real_time(section, said)
         case "quick_scan" | "full_scan" | "custom_scan":
             return _scan(said)
         case "scanning":
@@ -106,6 +108,29 @@ def summary(section: Section, document: Mapping[str, Any]) -> str:
             return "; ".join(
                 value(field, merging.at(document, field.at)) for field in section.fields
             )
+
+
+def _real_time(section: Section, said: Mapping[str, Any]) -> str:
+    mode = str(dict(section.fields[0].choices)[said["mode"]])
+    if said["mode"] == "off":
+        return mode
+    told = [mode]
+    if said["usual_places"]:
+        told.append(_("in the usual places"))
+    folders, closed = len(said["folders"]), len(said["block"])
+    if folders:
+        told.append(
+            ngettext("%(number)d folder of your own", "%(number)d folders of your own", folders)
+            % {"number": folders}
+        )
+    if closed:
+        told.append(
+            ngettext("%(number)d folder kept closed", "%(number)d folders kept closed", closed)
+            % {"number": closed}
+        )
+    if len(told) == 1:
+        told.append(_("but no folder is watched"))
+    return ", ".join(told)
 
 
 def _scan(said: Mapping[str, Any]) -> str:

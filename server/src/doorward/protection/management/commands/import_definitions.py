@@ -127,7 +127,7 @@ class Command(BaseCommand):
 
     def _say(self, done: Imported, options: dict[str, Any]) -> None:
         vetted = done.vetted
-        self.stdout.write(f"{done.name}: {done.files} files read")
+        self.stdout.write(f"{done.name}: {done.files} read")
         self.stdout.write(f"  rules   {vetted.rule_count} good")
         self.stdout.write(f"  hashes  {len(vetted.hashes)} good")
         self.stdout.write(f"  refused {len(vetted.refused)}")
@@ -136,7 +136,7 @@ class Command(BaseCommand):
             f"{vetted.clean_files} clean files, {vetted.clean_hit} of them hit"
         )
         if vetted.without_author:
-            self.stdout.write(f"  note    {vetted.without_author} rules name no author")
+            self.stdout.write(f"  note    without an author: {vetted.without_author}")
         shown = vetted.refused if options["all"] else vetted.refused[:SHOWN]
         for refusal in shown:
             name = f" {refusal.name}" if refusal.name else ""
