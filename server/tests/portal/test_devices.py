@@ -9,10 +9,11 @@ from uuid import uuid4
 import time_machine
 from django.test import Client
 from django.utils import timezone
-from server.tests.portal.stock import device_of
+from server.tests.portal.stock import device_of, threat_of
 
 from doorward.accounts.models import Account
 from doorward.devices.models import Device, EnrollmentCode
+from doorward.reports.models import Disposition
 
 HTMX = {"HX-Request": "true"}
 
@@ -147,3 +148,20 @@ def test_a_long_list_goes_on_at_the_next_page(alices_browser: Client, account: A
     assert following.count('id="device-') == 2
     assert "First page" in following
     assert alices_browser.get("/devices/?after=nonsense").status_code == 404
+
+
+def test_what_is_still_there_stands_first_on_the_devices_page_however_old(
+    alices_browser: Client, laptop: Device
+) -> None:
+    long_ago = timezone.now() - timedelta(days=40)
+    threat_of(laptop, path="/home/alice/left.com", time=long_ago, disposition=Disposition.DETECTED)
+    for _ in range(6):
+        threat_of(laptop, path="/home/alice/away.com")
+    page = alices_browser.get(f"/devices/{laptop.pk}/").content.decode()
+    assert page.index("left.com") < page.index("away.com")
+    assert "All threats that are still there" not in page
+    for _ in range(5):
+        threat_of(laptop, path="/home/alice/left.com", disposition=Disposition.DETECTED)
+    page = alices_browser.get(f"/devices/{laptop.pk}/").content.decode()
+    assert "All threats that are still there" in page
+    assert "away.com" not in page

@@ -30,6 +30,7 @@ from doorward.portal import freshness, live, texts, visits
 from doorward.portal.visits import Visit
 from doorward.protection.definitions import rollout
 from doorward.reports import queries as reports
+from doorward.reports.models import Detection
 from doorward_protocol.messages import MAX_NAME
 
 RECENT_SHOWN: Final = 5
@@ -80,11 +81,11 @@ def show(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
     """Show one device: how it is, what it is, what it reported last."""
     device = _find(visit, device_id)
     now = timezone.now()
-    threats = reports.ThreatFilter(device=device.pk)
     scans = reports.ScanFilter(device=device.pk)
     sets = rollout.steps()
 
     def context() -> dict[str, object]:
+        threats, more_open = _newest_threats(visit, device)
         return {
             "visit": visit,
             "device": device,
@@ -95,7 +96,8 @@ def show(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
             "definitions": freshness.of(device, sets, now),
             "rules": _rules(),
             "twin": Twin.objects.filter(device=device).first() if device.cloned_at else None,
-            "threats": reports.threats(visit.sight, threats, limit=RECENT_SHOWN).rows,
+            "threats": threats,
+            "more_open": more_open,
             "scans": reports.scans(visit.sight, scans, limit=RECENT_SHOWN).rows,
             "asked": lambda: asking.section(request, visit, device),
         }
@@ -121,6 +123,15 @@ def show(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
         seen=seen,
         context=context,
     )
+
+
+def _newest_threats(visit: Visit, device: Device) -> tuple[list[Detection], bool]:
+    """What is still there first, then the newest of the others; and if more are still there."""
+    left = reports.ThreatFilter(device=device.pk, is_open=True)
+    settled = reports.ThreatFilter(device=device.pk, is_open=False)
+    still = reports.threats(visit.sight, left, limit=RECENT_SHOWN + 1).rows
+    others = reports.threats(visit.sight, settled, limit=RECENT_SHOWN).rows
+    return [*still, *others][:RECENT_SHOWN], len(still) > RECENT_SHOWN
 
 
 # -- adding ------------------------------------------------------------------------------------
