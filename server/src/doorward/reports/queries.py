@@ -441,7 +441,10 @@ def lately(seen: Seen, *, limit: int = 10) -> Sequence[Happening]:
         *_threats_lately(seen, limit),
         *_remediations_lately(seen, limit),
     ]
-    happened.sort(key=lambda it: it.time, reverse=True)
+    # In the same millisecond what was done comes after what was found, and that after its scan.
+    happened.sort(
+        key=lambda it: (it.time, it.remediation is not None, it.threat is not None), reverse=True
+    )
     return happened[:limit]
 
 
