@@ -14,7 +14,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # The sign-in's bench makes a project of its peer's first: a minute and more.
 @pytest.mark.parametrize(
-    "name", ["check_in", "intake", "watch", pytest.param("sign_in", marks=pytest.mark.slow)]
+    "name",
+    [
+        "check_in",
+        "intake",
+        "watch",
+        pytest.param("sign_in", marks=pytest.mark.slow),
+        pytest.param("fleet", marks=pytest.mark.slow),
+    ],
 )
 def test_a_bench_runs(name: str) -> None:
     done = subprocess.run(

@@ -62,21 +62,21 @@ def suites(*, slow: bool) -> list[tuple[str, list[str]]]:
 
 def prepare_browser() -> None:
     """Have Chromium, by apt when root; else browser tests are skipped aloud (CI never skips)."""
-    missing = missing_for_browsers()
+    missing = missing_packages()
     if not missing:
         return
     apt = shutil.which("apt-get")
     if apt and os.geteuid() == 0:
-        say(f"installing by apt what browser journeys need: {', '.join(missing)}")
+        say(f"installing by apt what the suites need: {', '.join(missing)}")
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         install = [apt, "install", "-y", "-qq", "--no-install-recommends", *missing]
         for command in ([apt, "update", "-qq"], install):
             subprocess.run(command, check=False, env=environment, stdout=subprocess.DEVNULL)
-        missing = missing_for_browsers()
+        missing = missing_packages()
     if not missing:
         return
     if os.environ.get("CI"):
-        say(f"{', '.join(missing)} can't be had, and CI never skips the browser journeys")
+        say(f"{', '.join(missing)} can't be had, and CI skips neither browsers nor benches")
         sys.exit(1)
     # Read by tests/conftest.py: half a browser is none.
     os.environ["DOORWARD_NO_BROWSER"] = "yes"
@@ -99,6 +99,19 @@ def missing_for_browsers() -> list[str]:
     started = subprocess.run([driver, "--version"], check=False, capture_output=True)
     if started.returncode:
         missing.append("libatomic1")
+    return missing
+
+
+def missing_packages() -> list[str]:
+    """Return the Debian packages that the suites still need here.
+
+    Those of the benches only in CI: on a person's machine, where a bench without them is skipped
+    aloud, the package of a web server would start one.
+    """
+    missing = missing_for_browsers()
+    if os.environ.get("CI"):
+        programs = {"nginx-light": "nginx", "wrk": "wrk"}
+        missing += [name for name, word in programs.items() if shutil.which(word) is None]
     return missing
 
 
