@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import html
 import json
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import zstandard
 from django.test import Client
 from django.utils import timezone
 from msgspec import inspect
@@ -223,3 +226,16 @@ def test_what_a_device_that_is_gone_sent_is_dropped(laptop: Device) -> None:
     )
     payloads.store([Sent(laptop.pk, "check-in", CALL, now)])
     assert bytes(Payload.objects.get().body) == CALL
+
+
+@pytest.mark.parametrize("pack", [zstandard.compress, gzip.compress], ids=["zstd", "gzip"])
+def test_what_came_packed_is_kept_as_it_came_and_shown_unpacked(
+    laptop: Device, pack: Callable[[bytes], bytes]
+) -> None:
+    said = b'{"events":[' + b'{"class_uid":2004},' * 200 + b"{}]}"
+    sent(laptop, "reports", pack(said), was_packed=True, length=len(said))
+    assert len(bytes(Payload.objects.get().body)) < len(said) / 4
+    (found,) = payloads.of(laptop)
+    assert (bytes(found.body), found.length) == (said, len(said))
+    sent(laptop, "reports", pack(said)[:-20], was_packed=True, length=len(said))
+    assert bytes(payloads.of(laptop)[0].body) != said, "what is broken breaks no page"

@@ -153,7 +153,7 @@ class Presence(models.Model):
 
 
 class Payload(models.Model):
-    """The last bytes a device sent of one kind, as they came over the wire (unpacked)."""
+    """The last bytes a device sent of one kind, as they came over the wire."""
 
     device = models.ForeignKey(
         Device, on_delete=models.CASCADE, related_name="payloads", db_index=False

@@ -6,12 +6,14 @@ While somebody looks, every call is kept.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
 from uuid import UUID
 
+import zstandard
 from django.db import transaction
 from django.utils import timezone
 
@@ -28,7 +30,7 @@ WATCHED_FOR: Final = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class Sent:
-    """What a device sent, unpacked."""
+    """What a device sent, as it came: packed, if `was_packed`."""
 
     device_id: UUID
     kind: Kind
@@ -50,7 +52,7 @@ def store(sent: Sequence[Sent]) -> None:
             Payload(
                 device_id=each.device_id,
                 kind=each.kind,
-                body=each.body if len(each.body) <= LONGEST else b"",
+                body=each.body if max(each.length, len(each.body)) <= LONGEST else b"",
                 length=each.length or len(each.body),
                 was_packed=each.was_packed,
                 at=each.at,
@@ -73,9 +75,23 @@ def watch(device: Device) -> None:
 
 
 def of(device: Device) -> list[Payload]:
-    """Return what is kept of the device, by kind; never what a former member's time left."""
+    """Return what is kept of the device, by kind, unpacked; never from a former member's time."""
     found = Payload.objects.filter(device=device)
     if device.private_until is not None:
         found = found.filter(at__gte=device.private_until)
+    for each in found:
+        each.body = _unpacked(bytes(each.body))
     order: dict[str, int] = {kind: place for place, kind in enumerate(KINDS)}
     return sorted(found, key=lambda each: order.get(each.kind, len(order)))
+
+
+def _unpacked(body: bytes) -> bytes:
+    # By their first bytes: no JSON begins like these.
+    try:
+        if body.startswith(b"\x28\xb5\x2f\xfd"):
+            return zstandard.ZstdDecompressor().decompress(body, max_output_size=LONGEST)
+        if body.startswith(b"\x1f\x8b"):
+            return zlib.decompressobj(wbits=31).decompress(body, LONGEST)
+    except (zstandard.ZstdError, zlib.error):
+        return b""  # It was read when it came: the page says that it can't be shown.
+    return body

@@ -48,7 +48,7 @@ class Commands:
                 length = value
             elif name == b"content-encoding" and value not in {b"", b"identity"}:
                 raise Refused("unsupported-media-type", "This message is not compressed")
-        device = (await self._tokens.device(authorization)).device_id
+        state = await self._tokens.device(authorization)
         try:
             uid = UUID(scope["path"].rpartition("/")[2])
             body = await self._slow.read(receive, MAX_MESSAGE_BYTES, length)
@@ -57,8 +57,8 @@ class Commands:
             raise Refused("invalid-message", str(error)) from None
         except ValueError:
             raise Refused("not-found") from None
-        await self._take_in(device, uid, said)
-        self._payloads.heard(device, "commands", body)
+        await self._take_in(state.device_id, uid, said)
+        self._payloads.heard(state, "commands", body)
         return 204, (problems.NO_STORE, problems.NO_SNIFF), b""
 
     async def _take_in(self, device: UUID, uid: UUID, said: CommandState) -> None:

@@ -48,11 +48,11 @@ class Door:
         self.known = Known(self.jobs, self.slow)
         self.intake = Intake()
         tokens = Tokens(self.known)
-        payloads = Payloads(self.jobs)
+        self._payloads = payloads = Payloads(self.jobs)
         self._check_ins = check_ins = CheckIns(self.jobs, self.known, tokens, self.slow, payloads)
         reports = Reports(self.intake, tokens, self.slow, payloads)
         commands = Commands(self.jobs, tokens, self.slow, payloads)
-        self.known.also_writes += [commands.flush, payloads.flush]
+        self.known.also_writes += [commands.flush, payloads.flush_when_due]
         signed = files.Files(repository.published, files.SIGNED, files.DEFINITIONS)
         databases = files.Files(_clamav_folder, files.DATABASES, files.CLAMAV)
         self.routes: dict[str, dict[str, Route]] = {
@@ -83,6 +83,7 @@ class Door:
         """Write everything down and let go of the database."""
         try:
             await self.known.stop()
+            await self._payloads.flush()
         finally:
             await self.intake.close()
             self.jobs.close()

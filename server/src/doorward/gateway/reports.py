@@ -6,6 +6,7 @@ import asyncio
 from typing import Any, Final
 from uuid import UUID
 
+from doorward.devices.check_in import DeviceState
 from doorward.gateway import problems
 from doorward.gateway.bodies import Receive, SlowBodies, length_unpacked, unpacked
 from doorward.gateway.check_in import Tokens
@@ -72,19 +73,18 @@ class Reports:
         rejected = with_refused(rejected, stored.refused)
         if rejected and not stored.accepted and not stored.duplicate:
             raise Refused("invalid-message", "No event could be taken in", rejected=rejected)
-        self._keep(state.device_id, body, encoding)
+        self._keep(state, body, encoding)
         answer = ReportAnswer(
             accepted=stored.accepted, duplicate=stored.duplicate, rejected=rejected
         )
         return problems.json_answer(202, encode(answer))
 
-    def _keep(self, device: UUID, body: bytes, encoding: str) -> None:
+    def _keep(self, state: DeviceState, body: bytes, encoding: str) -> None:
         was_packed = encoding not in {"", "identity"}
         length = min(length_unpacked(body, encoding), MAX_REPORT_UNPACKED_BYTES)
-        # Only what is short is unpacked again; of a longer one its length is kept.
-        short = length <= LARGE_BYTES
-        text = unpacked(body, encoding, MAX_REPORT_UNPACKED_BYTES) if short else b""
-        self._payloads.heard(device, "reports", text, was_packed=was_packed, length=length)
+        # Of a long one only its length is kept.
+        kept = body if length <= LARGE_BYTES else b""
+        self._payloads.heard(state, "reports", kept, was_packed=was_packed, length=length)
 
     async def _store(self, submission: Submission, size: int) -> Stored:
         try:
