@@ -14,6 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 NAMES = ("portal", "gateway", "worker")
+# People and devices wait for the doors, nobody for the worker's first round: it leaves them the
+# processor while they open.
+LATER = {"worker": 1.5}
 # Longer than a door's own draining, so that it is killed only when it hangs.
 STOP_SECONDS = 15.0
 FIRST_PAUSE = 0.2
@@ -76,9 +79,12 @@ class Supervisor:
         self._stop.set()
 
     def start(self) -> None:
-        """Start all."""
+        """Start all, the doors first."""
         for child in self._children:
-            child.start()
+            if child.name in LATER:
+                child.due = time.monotonic() + LATER[child.name]
+            else:
+                child.start()
 
     def run(self) -> None:
         """Watch over the children until stopped; then stop them in good order."""
