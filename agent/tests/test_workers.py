@@ -28,7 +28,7 @@ from doorward_agent.engines import channel, pool
 
 # A worker that misbehaves on demand.
 STUBBORN = """
-import os, signal, sys
+import encodings.idna, os, signal, socket, sys
 from doorward_agent.engines import worker
 
 real = worker.Examiner.examine
@@ -59,7 +59,6 @@ def examine(self, descriptor):
     if head.startswith(b"SIGNAL"):
         os.kill(os.getppid(), 0)
     if head.startswith(b"CONNECT"):
-        import socket
         socket.create_connection(("127.0.0.1", int(head[8:])), timeout=5).close()
     if head.startswith(b"WRITE"):
         os.write(os.open("/tmp/doorward-worker-wrote-this", os.O_CREAT | os.O_WRONLY), b"x")

@@ -27,6 +27,9 @@ WATCH: Final = """
 document.addEventListener("securitypolicyviolation",
   (event) => window.tellViolation(`${event.violatedDirective} ${event.blockedURI}`));
 """
+# What htmx says of a request that ended because its page was left while it was under way. One that
+# failed says `htmx:sendError` besides the first.
+LEFT: Final = ("htmx:afterRequest", "htmx:sendAbort")
 # What fades in is judged when it is there.
 # A part of the page that is drawn anew takes its motion away: that one has settled, too.
 SETTLE: Final = """
@@ -64,7 +67,7 @@ class Visitor:
 
     def hear(self, message: ConsoleMessage) -> None:
         """Remember what the browser complained about."""
-        if message.type in {"error", "warning"}:
+        if message.type in {"error", "warning"} and not message.text.startswith(LEFT):
             self.problems.append(f"console, {self.page.url}: {message.text}")
 
 
