@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("check-in", "intake", "sign-in", "scan", "guessing", "fleet")
+NAMES = ("check-in", "intake", "sign-in", "scan", "watch", "guessing", "fleet")
 
 
 def main(words: list[str]) -> int:
