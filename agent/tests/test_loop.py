@@ -244,6 +244,30 @@ def test_what_is_put_into_the_outbox_is_delivered(
     asyncio.run(go())
 
 
+def test_without_news_the_agent_looks_ever_rarer_and_at_once_as_before_when_there_is_some(
+    work: Loop, settings: AgentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    async def rest(pause: float) -> None:
+        pauses.append(pause)
+        if len(pauses) == 20:
+            other = database.open_in(settings.state_dir)
+            store(other)
+            other.close()
+        if len(pauses) == 30:
+            raise TimeoutError
+
+    monkeypatch.setattr(asyncio, "sleep", rest)
+    with pytest.raises(TimeoutError):
+        asyncio.run(work._watch_for_ever())
+    least = settings.watch_interval
+    assert pauses[0] == least
+    assert pauses[:20] == sorted(pauses[:20])
+    assert pauses[19] == pytest.approx(least * 3)
+    assert pauses[20] == least
+
+
 def test_d02_a_lost_answer_costs_a_repetition_and_no_second_row(
     work: Loop, db: sqlite3.Connection, server: Server
 ) -> None:

@@ -156,7 +156,8 @@ class AgentConfig:
     outbox_parked: int = 500
     """Events the server refused that are kept for people to look at."""
     watch_interval: float = 0.5
-    """How often `run` looks whether another process has put something into the outbox."""
+    """How often `run` looks whether another process has put something into the outbox; up to three
+    times rarer while nobody does."""
     watch_patience: float = 5.0
     """How long a scan waits to see `run` deliver what it found, before it says that this is still
     to come."""

@@ -62,6 +62,10 @@ KNOWN_COMMANDS: Final = frozenset(
         "diagnostics.collect",
     }
 )
+# Each look for what other processes wrote comes so much later than the one before, up to so many
+# times the first pause, as long as there is nothing new.
+RARER: Final = 1.2
+RAREST: Final = 3.0
 
 
 class Stopped(Exception):
@@ -175,19 +179,22 @@ class Loop:
     async def _watch_for_ever(self) -> None:
         """Notice what other processes of this agent have written: identity and outbox.
 
-        One look for everything, since a waking costs more than the looking.
+        One look for everything, since a waking costs more than the looking. While there is no
+        news, the looks become rarer: they are most of what an idle agent costs.
         """
         seen, version = self._stamp(), -1
+        least = pause = self.config.watch_interval
         while True:
             if (stamp := self._stamp()) != seen:
-                seen = stamp
+                seen, pause = stamp, least
                 self._identity_changed.set()
             if (now := database.version(self.db)) != version:
-                version = now
+                version, pause = now, least
                 self._outbox_changed.set()
                 if self._told is not None and upkeep.told(self.config, self.db) != self._told:
                     self._definitions_changed.set()
-            await asyncio.sleep(self.config.watch_interval)
+            await asyncio.sleep(pause)
+            pause = min(pause * RARER, least * RAREST)
 
     async def _report_for_ever(self) -> None:
         """Talk to the server of the identity on disk, anew whenever that changes."""
