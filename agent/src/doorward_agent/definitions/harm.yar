@@ -88,7 +88,7 @@ rule miner_dropper
         $name = /\b([x]mrig|xmr-stak|minerd|cpuminer|ccminer|kdevtmpfsi|kinsing|c3pool|moneroocean)\b/i
         $pool = /([s]tratum\+(tcp|ssl|tls):\/\/|--donate-level|pool\.(minexmr|supportxmr|hashvault|c3pool)|gulf\.moneroocean|xmr\.pool)/i
         $run = /[c]hmod\s{1,4}(\+x|[0-7]?7[0-7]{2})\s/
-        $quiet = /([n]ohup\s|>\s{0,4}\/dev\/null\s{1,4}2>&1\s{0,4}&|crontab\s|systemctl\s{1,4}(enable|start)|setsid\s|--background|-B\b)/
+        $quiet = /([n]ohup\s|>\s{0,4}\/dev\/null\s{1,4}2>&1\s{0,4}&|crontab\s|systemctl\s{1,4}(enable|start)|setsid\s|--background|\W-B\b)/
     condition:
         filesize < 512KB and all of them
 }
