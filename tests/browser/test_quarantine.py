@@ -41,6 +41,14 @@ def test_n14_a_file_is_put_back_as_it_was_and_another_is_deleted(
         invoice = page.get_by_role("row").filter(has_text="invoice.com")
         expect(invoice).to_be_visible(timeout=10_000)
         alice.look_around("quarantine")
+        if size == DESK:
+            # What can be done stands in one line, and the device's name is not cut.
+            acts = [each.bounding_box() for each in invoice.locator(".table-acts .button").all()]
+            assert len(acts) == 3
+            assert len({box["y"] for box in acts if box}) == 1
+            cell = invoice.locator(".table-short").bounding_box()
+            assert cell
+            assert cell["width"] >= 96
         invoice.get_by_role("button", name="Put back").click()
         expect(page.get_by_role("heading", name="Put this file back?")).to_be_visible()
         alice.look_around("sure")

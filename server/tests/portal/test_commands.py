@@ -236,6 +236,19 @@ def test_quarantine_tells_what_where_when_rule_size_and_hash(
     assert "restored.com" not in told
 
 
+def test_every_file_in_quarantine_is_chosen_by_one_link(
+    alices_browser: Client, laptop: Device
+) -> None:
+    for _ in range(3):
+        threat_of(laptop)
+    page = alices_browser.get("/reports/quarantine/?choose=1").content
+    assert page.count(b" checked") == 0
+    assert b'href="?choose=all"' in page
+    # The next page asks once more: only there deleting weighs as much as anything.
+    assert b"button-danger" not in page
+    assert alices_browser.get("/reports/quarantine/?choose=all").content.count(b" checked") == 3
+
+
 def test_nothing_in_quarantine_says_so(alices_browser: Client) -> None:
     assert "Nothing is in quarantine" in words(alices_browser.get("/reports/quarantine/"))
 

@@ -79,6 +79,27 @@ def test_the_devices_of_a_group_are_chosen_by_a_link(
     assert alices_browser.get(f"/devices/choose/?group={uuid4()}").status_code == 404
 
 
+def test_every_device_is_chosen_by_one_link_and_none_by_another(
+    alices_browser: Client, three: list[Device]
+) -> None:
+    page = alices_browser.get("/devices/choose/")
+    assert 'href="?group=all"' in page.content.decode()
+    assert "all 3" in words(page)
+    assert page.content.count(b" checked") == 0
+    every = alices_browser.get("/devices/choose/?group=all").content
+    assert every.count(b" checked") == 3
+    assert b'href="/devices/choose/" id="choose-none"' in every
+
+
+def test_where_devices_are_chosen_removing_does_not_weigh_as_much_as_scanning(
+    alices_browser: Client, three: list[Device]
+) -> None:
+    page = alices_browser.get("/devices/choose/").content.decode()
+    assert page.count("button-lamp") == 1
+    assert "button-danger" not in page
+    assert "button-danger" in act(alices_browser, "remove", *three).content.decode()
+
+
 def test_several_move_into_a_group_after_a_look(
     alices_browser: Client, alices_account: Account, alice: User, three: list[Device]
 ) -> None:

@@ -27,6 +27,8 @@ from doorward_protocol.messages import CommandArgs
 HERE: Final = "/devices/choose/"
 MOST: Final = 200
 """Devices that are acted on at once."""
+ALL: Final = "all"
+"""In the place of a group: every device that is listed is chosen."""
 SCANS: Final = {"quick": CommandArgs(scope="quick"), "full": CommandArgs(scope="full")}
 NEEDS: Final = {
     "quick": Act.DEVICES_COMMAND,
@@ -40,7 +42,7 @@ TOO_MANY: Final = gettext_lazy("Choose at most 200 devices at once.")
 @require_safe
 @visits.may(Act.DEVICES_COMMAND)
 def choose(request: HttpRequest, visit: Visit) -> HttpResponse:
-    """List devices to choose from, those of one group chosen already where one is named."""
+    """List devices to choose from; of a named group, or of all, they are chosen already."""
     return _page(request, visit)
 
 
@@ -48,7 +50,7 @@ def _page(request: HttpRequest, visit: Visit, error: str = "") -> HttpResponse:
     now = timezone.now()
     standing = policy.state_of(visit.account)
     group = request.GET.get("group", "")
-    if group and group not in {str(key) for key in standing.groups}:
+    if group not in {"", ALL, *(str(key) for key in standing.groups)}:
         raise Http404
     everybody = list(queries.of_account(visit.account)[: MOST + 1])
     posted = set(request.POST.getlist("item"))
@@ -77,7 +79,7 @@ def _page(request: HttpRequest, visit: Visit, error: str = "") -> HttpResponse:
 
 
 def _is_chosen(device: Device, place: UUID | None, group: str, posted: set[str]) -> bool:
-    return str(device.pk) in posted or (bool(group) and str(place) == group)
+    return str(device.pk) in posted or group == ALL or (bool(group) and str(place) == group)
 
 
 @require_POST

@@ -38,7 +38,7 @@ def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
     """List what is in quarantine, newest first; with `choose`, to act on several at once."""
     now = timezone.now()
     cursor = request.GET.get("at", "")
-    choosing = request.GET.get("choose") == "1" and visit.may(Act.QUARANTINE_CHANGE)
+    choosing = request.GET.get("choose") in {"1", "all"} and visit.may(Act.QUARANTINE_CHANGE)
     waiting = commands.open_about(visit.account, KINDS.values())
 
     def context() -> dict[str, object]:
@@ -48,6 +48,7 @@ def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
             "visit": visit,
             "tab": "quarantine",
             "choosing": choosing,
+            "all_chosen": request.GET.get("choose") == "all",
             "may_act": visit.may(Act.QUARANTINE_CHANGE),
             "held": [_row(visit, row, about.get(str(row.quarantine_id)), now) for row in page.rows],
             "older": f"?at={page.older}" if page.older else "",
