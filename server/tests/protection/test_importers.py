@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import yara_x
+from django.core.management import call_command
 
 from doorward.protection.definitions import importing, vetting
 from doorward.protection.definitions.importers import clamav, hash_lists
@@ -188,6 +191,35 @@ def test_a_folder_is_read_without_its_links_and_hidden_files(tmp_path: Path) -> 
         "binary.yar": "no UTF-8 at byte 0",
         "program.exe": "of no kind that can be read; --kind says which it is",
     }
+    # A hidden folder stands once for all that is in it.
+    assert {each.file: each.why for each in feed.passed_over} == {
+        ".git": "its name begins with a dot",
+        "link.yar": "it is a link, which may lead elsewhere",
+    }
+    assert len(feed.passed_over) == 2
+
+
+def test_a_feed_with_only_a_hidden_file_is_refused_and_says_why(tmp_path: Path) -> None:
+    (tmp_path / ".rules.yar").write_text("rule a { condition: false }")
+    with pytest.raises(vetting.VettingFailed, match=r"\.rules\.yar: its name begins with a dot"):
+        importing.read(tmp_path)
+
+
+def test_an_import_says_what_it_did_not_open(tmp_path: Path) -> None:
+    (tmp_path / "a.yar").write_text("rule a { condition: false }")
+    (tmp_path / ".hidden.yar").write_text("rule b { condition: false }")
+    clean = tmp_path.parent / f"{tmp_path.name}-clean"
+    clean.mkdir()
+    (clean / "file").write_text("nothing in it")
+    told, as_json = StringIO(), StringIO()
+    call_command("import_definitions", tmp_path, "--try", "--clean", clean, stdout=told)
+    assert "not opened .hidden.yar: its name begins with a dot" in told.getvalue()
+    call_command(
+        "import_definitions", tmp_path, "--try", "--json", "--clean", clean, stdout=as_json
+    )
+    assert json.loads(as_json.getvalue())["not_opened"] == [
+        {"file": ".hidden.yar", "why": "its name begins with a dot"}
+    ]
 
 
 def test_a_folder_of_nothing_is_refused(tmp_path: Path) -> None:

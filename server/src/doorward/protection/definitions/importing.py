@@ -13,11 +13,13 @@ from securesystemslib.signer import Signer
 from doorward.audit import trail
 from doorward.protection.definitions import sets, sources, vetting
 from doorward.protection.definitions.importers import clamav, hash_lists
-from doorward.protection.definitions.importers.reading import Feed, FileRefused, text_of
+from doorward.protection.definitions.importers.reading import Feed, FileRefused, Refusal, text_of
 from doorward.protection.definitions.vetting import Vetted, VettingFailed
 from doorward.protection.models import DefinitionSet, DefinitionSource
 
 MOST_FILES: Final = 50_000
+HIDDEN: Final = "its name begins with a dot"
+LINK: Final = "it is a link, which may lead elsewhere"
 KINDS: Final = {
     ".yar": "yara",
     ".yara": "yara",
@@ -47,6 +49,7 @@ class Imported:
     name: str
     files: int
     vetted: Vetted
+    passed_over: tuple[Refusal, ...]
     source: DefinitionSource | None
     made: DefinitionSet | None
     """The signed set; None where it was only tried, or changes nothing."""
@@ -57,7 +60,7 @@ def read(path: Path, kind: str = "") -> Feed:
     feed = Feed()
     root = path if path.is_dir() else path.parent
     named = 0
-    for number, each in enumerate(_files(path)):
+    for number, each in enumerate(_files(path, feed)):
         if number >= MOST_FILES:
             raise VettingFailed(f"more than {MOST_FILES} files")
         how = kind or KINDS.get(each.suffix.lower(), "")
@@ -77,7 +80,11 @@ def read(path: Path, kind: str = "") -> Feed:
             feed.refuse(place, 0, "", str(refused))
     feed.files = named
     if not named:
-        raise VettingFailed("nothing there can be read: no .yar, .hdb, .hsb, .ndb, .txt or .csv")
+        why = "nothing there can be read: no .yar, .hdb, .hsb, .ndb, .txt or .csv"
+        if feed.passed_over:
+            first = feed.passed_over[0]
+            why += f"; {len(feed.passed_over)} passed over, first {first.file}: {first.why}"
+        raise VettingFailed(why)
     return feed
 
 
@@ -93,14 +100,24 @@ def _read(how: str, text: str, place: str, feed: Feed) -> None:
             hash_lists.read(text, place, feed)
 
 
-def _files(path: Path) -> Iterator[Path]:
+def _files(path: Path, feed: Feed) -> Iterator[Path]:
+    """Every file to be read; what is passed over on the way is noted in the feed."""
     if path.is_file():
         yield path
         return
+    told = set()
     # Links lead elsewhere, and hidden folders hold histories.
     for each in sorted(path.rglob("*")):
-        hidden = any(part.startswith(".") for part in each.relative_to(path).parts)
-        if each.is_file() and not each.is_symlink() and not hidden:
+        parts = each.relative_to(path).parts
+        hidden = next((n for n, part in enumerate(parts, 1) if part.startswith(".")), 0)
+        if hidden:
+            place = "/".join(parts[:hidden])
+            if place not in told:
+                told.add(place)
+                feed.pass_over(place, HIDDEN)
+        elif each.is_symlink():
+            feed.pass_over("/".join(parts), LINK)
+        elif each.is_file():
             yield each
 
 
@@ -123,10 +140,9 @@ def take(
     name = sources.checked_name(name)
     feed = read(path, kind)
     vetted = vetting.vet(feed, clean=clean, suspicious=suspicious)
-    if not (vetted.rules or vetted.hashes):
-        return Imported(name, feed.files, vetted, None, None)
-    if signer is None:
-        return Imported(name, feed.files, vetted, None, None)
+    passed_over = tuple(feed.passed_over)
+    if signer is None or not (vetted.rules or vetted.hashes):
+        return Imported(name, feed.files, vetted, passed_over, None, None)
     source = sources.keep(
         name,
         vetted,
@@ -147,7 +163,7 @@ def take(
         refused=len(vetted.refused),
         number=made.number if made else 0,
     )
-    return Imported(name, feed.files, vetted, source, made)
+    return Imported(name, feed.files, vetted, passed_over, source, made)
 
 
 def remove(name: str, signer: Signer, *, by: str, now: datetime) -> DefinitionSet | None:

@@ -40,11 +40,17 @@ class Feed:
     sizes: set[tuple[Other, int]] = field(default_factory=set)
     """Sizes at which another hash than SHA-256 is looked up."""
     refused: list[Refusal] = field(default_factory=list)
+    passed_over: list[Refusal] = field(default_factory=list)
+    """What was not even opened: a folder stands for all that is in it."""
     files: int = 0
 
     def refuse(self, file: str, line: int, name: str, why: str) -> None:
         """Leave something out."""
         self.refused.append(Refusal(file, line, name[:LONGEST_LABEL], why))
+
+    def pass_over(self, file: str, why: str) -> None:
+        """Leave a file or folder unopened."""
+        self.passed_over.append(Refusal(file, 0, "", why))
 
 
 class FileRefused(Exception):

@@ -19,11 +19,12 @@ from doorward.protection.definitions import (
     sources,
     vetting,
 )
+from doorward.protection.definitions.importers.reading import label
 from doorward.protection.definitions.importing import Imported
 from doorward.protection.definitions.keys import KeysRefused
 
 SHOWN: Final = 25
-"""Refusals shown without --all; --json has every one."""
+"""Refusals, and as many things passed over, shown without --all; --json has every one."""
 
 
 class Command(BaseCommand):
@@ -73,7 +74,7 @@ class Command(BaseCommand):
             "--try", action="store_true", dest="only_try", help="only try it; sign nothing"
         )
         parser.add_argument("--json", action="store_true", help="print the report as JSON")
-        parser.add_argument("--all", action="store_true", help="show every refusal")
+        parser.add_argument("--all", action="store_true", help="show all that was left out")
 
     def handle(self, *_args: Any, **options: Any) -> None:
         logging.getLogger("tuf").setLevel(logging.WARNING)
@@ -144,6 +145,12 @@ class Command(BaseCommand):
         if len(vetted.refused) > len(shown):
             left = len(vetted.refused) - len(shown)
             self.stdout.write(f"  … and {left} more: --all shows them")
+        unread = done.passed_over if options["all"] else done.passed_over[:SHOWN]
+        for each in unread:
+            self.stdout.write(f"  not opened {label(each.place)}: {each.why}")
+        if len(done.passed_over) > len(unread):
+            left = len(done.passed_over) - len(unread)
+            self.stdout.write(f"  … and {left} more not opened: --all shows them")
         if done.made is not None:
             self.stdout.write(
                 f"Signed as set {done.made.number}: {done.made.get_state_display().lower()}. "
@@ -175,6 +182,7 @@ def as_data(done: Imported) -> dict[str, Any]:
             {"file": each.file, "line": each.line, "name": each.name, "why": each.why}
             for each in vetted.refused
         ],
+        "not_opened": [{"file": each.file, "why": each.why} for each in done.passed_over],
     }
 
 
