@@ -500,23 +500,7 @@ class Loop:
 
     async def _update(self) -> None:
         """Update in a process of its own: what it loads and unpacks ends with it."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "doorward_agent",
-            "update",
-            "--state",
-            str(self.config.state_dir),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        self._children.add(process)
-        try:
-            status = await process.wait()
-        finally:
-            if process.returncode is not None:
-                self._children.discard(process)
+        status = await self._child("update", quiet=True)
         code = "" if not status else upkeep.ended(self.db, status, now=self._now())
         if code:
             log.warning("definitions were not updated: %s", code)
@@ -529,24 +513,7 @@ class Loop:
         with contextlib.suppress(sqlite3.Error), transaction(self.db):
             note(self.db, f"started.{kind}", self._now())
         log.info("%s scan begins", kind)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "doorward_agent",
-            "scan",
-            "--scheduled",
-            kind,
-            "--state",
-            str(self.config.state_dir),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-        )
-        self._children.add(process)
-        try:
-            status = await process.wait()
-        finally:
-            if process.returncode is not None:
-                self._children.discard(process)
+        status = await self._child("scan", "--scheduled", kind)
         with contextlib.suppress(sqlite3.Error), transaction(self.db):
             note(self.db, f"status.{kind}", status)
             if status in {0, 1}:
@@ -557,6 +524,30 @@ class Loop:
             kind,
             {0: "clean", 1: "something was found"}.get(status, f"it failed ({status})"),
         )
+
+    async def _child(self, *words: str, quiet: bool = False) -> int:
+        """Run one of the agent's commands in a process of its own; answer how it ended.
+
+        What it complains about goes where this process complains, unless it is to be quiet.
+        """
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "doorward_agent",
+            *words,
+            "--state",
+            str(self.config.state_dir),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL if quiet else None,
+        )
+        self._children.add(process)
+        try:
+            return await process.wait()
+        finally:
+            # Canceled while it runs: whoever stops the agent ends it.
+            if process.returncode is not None:
+                self._children.discard(process)
 
     async def _end_children(self) -> None:
         for process in list(self._children):
