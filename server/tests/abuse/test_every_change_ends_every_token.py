@@ -49,6 +49,22 @@ class Before:
     code: str = ""
 
 
+def at_home(alice: User, monkeypatch: pytest.MonkeyPatch) -> tuple[Client, str, list[str]]:
+    """Alice's own browser, signed in, once she has an app and a key; the app's seed and codes."""
+    # The computer's own key is the outside world here; tests/browser has a real one.
+    monkeypatch.setattr(webauthn, "parse_registration_response", lambda credential: credential)
+    monkeypatch.setattr(webauthn, "complete_registration", lambda credential: credential)
+    monkeypatch.setattr(webauthn, "get_credentials", lambda user: [])
+    home = signed_in_tab(alice.email)
+    seed, codes = add_app(home)
+    Authenticator.objects.create(
+        user=alice,
+        type="webauthn",
+        data={"name": "old key", "credential": {}},
+    )
+    return home, seed, codes
+
+
 def opened(alice: User, seed: str, codes: list[str], home: Client) -> Before:
     """Open everything there is, elsewhere than in the browser that makes the change."""
     elsewhere = tab("Elsewhere/1.0")
@@ -168,18 +184,8 @@ def test_a25_n3_a_change_ends_everything_that_was_open(
     settings: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # The computer's own key is the outside world here; tests/browser has a real one.
-    monkeypatch.setattr(webauthn, "parse_registration_response", lambda credential: credential)
-    monkeypatch.setattr(webauthn, "complete_registration", lambda credential: credential)
-    monkeypatch.setattr(webauthn, "get_credentials", lambda user: [])
     act, stays = CHANGES[change]
-    home = signed_in_tab(alice.email)
-    seed, codes = add_app(home)
-    Authenticator.objects.create(
-        user=alice,
-        type="webauthn",
-        data={"name": "old key", "credential": {}},
-    )
+    home, seed, codes = at_home(alice, monkeypatch)
     if act is take_address_back:
         change_address(home, alice, settings)
         alice.refresh_from_db()

@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from allauth.mfa.models import Authenticator
-from allauth.mfa.webauthn.internal import auth as webauthn
 from django.contrib.sessions.models import Session
 from django.utils import timezone
 from server.tests.abuse.test_every_change_ends_every_token import (
     CHANGES,
     NEW,
     NEW_ADDRESS,
+    at_home,
     change_address,
     opened,
     reset_password,
 )
-from server.tests.accounts.second_steps import App, add_app, choose_email, signed_in_tab
+from server.tests.accounts.second_steps import App, choose_email, signed_in_tab
 from server.tests.conftest import PASSWORD
 
 from doorward.accounts import tokens
@@ -55,15 +54,8 @@ def test_n3_the_mail_about_a_change_counts_what_ended_by_it(
     settings: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(webauthn, "parse_registration_response", lambda credential: credential)
-    monkeypatch.setattr(webauthn, "complete_registration", lambda credential: credential)
-    monkeypatch.setattr(webauthn, "get_credentials", lambda user: [])
     act, _stays = CHANGES[change]
-    home = signed_in_tab(alice.email)
-    seed, codes = add_app(home)
-    Authenticator.objects.create(
-        user=alice, type="webauthn", data={"name": "old key", "credential": {}}
-    )
+    home, seed, codes = at_home(alice, monkeypatch)
     opened(alice, seed, codes, home)
     there = set(Mail.objects.values_list("pk", flat=True))
     act(home, alice, settings)
