@@ -28,6 +28,7 @@ from doorward.accounts.models import Account, Membership, PersonalToken, Role, U
 from doorward.accounts.permissions import Act
 from doorward.devices import commands, enrollment
 from doorward.portal import urls as portal_urls
+from doorward.protection.models import Group
 from doorward_protocol.messages import CommandArgs
 
 ROOT = Path(__file__).parents[3]
@@ -125,11 +126,17 @@ class Things:
         invitation = invitations.invite(
             account, email=f"new-{owner.email}", role=Role.VIEWER, actor=owner
         )
+        threat = threat_of(device, sha256="0" * 64)
+        group = Group.objects.create(account=account, name="Laptops", values={}, locked=[])
         self.ids: dict[str, UUID] = {
             "device_id": device.pk,
             "code_id": code.pk,
             "scan": scan_of(device).uid,
-            "threat": threat_of(device).uid,
+            "threat": threat.uid,
+            "threat_wrong": threat.uid,
+            "threat_wrong_save": threat.uid,
+            "threat_wrong_back": threat.uid,
+            "group_id": group.pk,
             "device_command": command.uid,
             "device_command_cancel": command.uid,
             "person_id": other.pk,
@@ -204,6 +211,20 @@ def test_v8_2_1_each_page_answers_each_role_as_the_matrix_says(
                 # Nobody learns by the answer what there is.
                 for other in (foreign, None):
                     assert ask(browser, method, address_of(name, other, {})).status_code == 403
+
+
+@pytest.mark.django_db
+def test_v8_2_2_whatever_an_address_names_is_among_the_things(own: Things) -> None:
+    """Otherwise the tests below would ask for what nobody has, and be content with 404."""
+    for name, place in PAGES.items():
+        route = str(
+            next(
+                each for each in portal_urls.urlpatterns if getattr(each, "name", "") == name
+            ).pattern
+        )
+        for key in re.findall(r"<uuid:(\w+)>", route) if isinstance(place, Act) else ():
+            named = name if key == "uid" else key
+            assert named in own.ids or named == "token_id", name
 
 
 @pytest.mark.django_db

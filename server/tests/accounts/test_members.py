@@ -391,11 +391,12 @@ def test_a30_who_is_invited_and_has_not_joined_may_nothing(
         assert browser.post(address).status_code in {404, 405}
     answer = browser.post("/account/accounts/", {"to": str(alices_account.pk)})
     assert answer.status_code == 404
-    _token, text = tokens.create(
-        charlie, account=alices_account, name="x", scopes=["devices:read"], days=1
-    )
+    with pytest.raises(members.NotAllowed):
+        tokens.create(charlie, account=alices_account, name="x", scopes=["devices:read"], days=1)
+    _token, text = tokens.create(charlie, name="x", scopes=["devices:read"], days=1)
     answer = Client(HTTP_HOST="localhost").get(
-        "/api/v1/devices", headers={"Authorization": f"Bearer {text}"}
+        "/api/v1/devices",
+        headers={"Authorization": f"Bearer {text}", "X-Account": str(alices_account.pk)},
     )
     assert answer.status_code == 403
     assert Device.objects.get(pk=device.pk).revoked_at is None

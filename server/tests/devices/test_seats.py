@@ -25,7 +25,7 @@ from doorward.accounts.models import Account, User
 from doorward.audit.models import Event
 from doorward.billing.models import Subscription
 from doorward.devices import enrollment, removal, seats
-from doorward.devices.models import Device, EnrollmentCode
+from doorward.devices.models import Device, Ended, EnrollmentCode
 from doorward_protocol import signing
 from doorward_protocol.messages import DeviceFacts, EnrollRequest, OperatingSystem
 
@@ -243,7 +243,7 @@ class Leases(RuleBasedStateMachine):
     def remove(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(sorted(self.owner)))
         _, pk = self.owner.pop(number)
-        removal.remove(Device.objects.get(pk=pk), actor=None)
+        removal.take_out(Device.objects.get(pk=pk), actor=None, why=Ended.REMOVED)
 
     @invariant()
     def each_key_has_one_device_and_each_device_one_seat(self) -> None:

@@ -14,7 +14,7 @@ from django.utils import timezone
 from server.tests.conftest import PASSWORD
 from server.tests.portal.stock import HOSTILE, device_of, threat_of
 
-from doorward.accounts.models import Account, Membership, Shares, User
+from doorward.accounts.models import Account, Membership, Role, Shares, User
 from doorward.devices import commands
 from doorward.devices.models import Command, CommandState, Device
 from doorward_protocol import messages
@@ -192,7 +192,7 @@ def test_of_a_members_private_device_figures_and_folders_are_not_shown(
     alices_browser: Client, laptop: Device, bob: User
 ) -> None:
     Device.objects.update(member=bob)
-    Membership.objects.filter(user=bob).update(shares=Shares.STATE)
+    Membership.objects.filter(user=bob).update(shares=Shares.STATE, role=Role.HELPER)
     command = commands.ask(laptop, "scan.run", CommandArgs(paths=("/home/bob/secret",)), actor=bob)
     heard(command, status="succeeded", progress=CommandProgress(files=5, threats=3))
     told = words(part(alices_browser, laptop))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from server.tests.protection.test_policy import device_in
 from uuid_utils.compat import uuid7
 
-from doorward.accounts.models import Account, User
+from doorward.accounts.models import Account, Membership, Role, User
 from doorward.protection import merging, policy
 from doorward.protection.merging import Layer, merged
 from doorward.protection.models import DeviceSettings, SettingsVersion
@@ -153,6 +153,7 @@ def test_whatever_the_history_versions_rise_undo_restores_and_the_memory_is_true
     alice: User, history: list[Any]
 ) -> None:
     account = Account.objects.create(name="One of many")
+    Membership.objects.create(account=account, user=alice, role=Role.OWNER)
     devices = [device_in(account, name) for name in ("laptop", "server")]
     group = UUID(str(uuid7()))
     versions = {device.pk: 0 for device in devices}

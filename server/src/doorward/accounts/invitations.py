@@ -252,6 +252,9 @@ def accept_as_newcomer(
     if not is_newcomer(shown):
         raise AlreadyThere
     user = User.objects.select_for_update().filter(email=address).first()
+    # By an invitation to another account, somebody may have become this person just now.
+    if user is not None and not is_newcomer(shown):
+        raise AlreadyThere
     if user is None:
         try:
             with transaction.atomic():

@@ -49,7 +49,7 @@ class NotAMember(Exception):
 
 
 class NotAllowed(Exception):
-    """Who asks may not do this in this account (any more)."""
+    """Who asks may not do this in this account (any more). Edges answer it as if asked later."""
 
 
 class LastOwner(Exception):
@@ -365,15 +365,21 @@ def end_offer(account: Account, user: User, *, origin: Origin = UNTOLD) -> None:
 
 def lock(account: Account) -> None:
     """Let nobody else change who belongs to the account until this transaction ends."""
-    # PostgreSQL locks the account's row; on SQLite the transaction holds the one write lock.
-    Account.objects.select_for_update().values_list("pk").get(pk=account.pk)
+    # PostgreSQL locks the row, on SQLite the transaction holds the one write lock anyway. Not its
+    # key: whoever only stores a row that refers to the account (a device's report) need not wait.
+    Account.objects.select_for_update(no_key=True).values_list("pk").get(pk=account.pk)
 
 
 def must_still(account: Account, actor: User, act: Act) -> None:
-    """Lock the account and raise NotAllowed unless the actor may do this now."""
+    """Lock the account and raise NotAllowed unless the actor may do this now.
+
+    What an edge looked up when the request began may have been taken away since. Until the caller's
+    transaction ends, it can't be: who takes a role away waits. First of all locks, so that nobody
+    waits the other way round.
+    """
     lock(account)
     place = find(account, actor.pk)
-    if place is None or not permissions.may(place.role, act):
+    if place is None or not place.user.is_active or not permissions.may(place.role, act):
         raise NotAllowed
 
 

@@ -14,7 +14,9 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from doorward.accounts import members
 from doorward.accounts.models import Account, PersonalToken, User
+from doorward.accounts.permissions import Act
 from doorward.audit import card_numbers, trail
 
 PREFIX: Final = "dwp_"
@@ -53,7 +55,7 @@ def create(
     """Make a token and return it with its text, which is shown once and kept nowhere.
 
     It opens ``account`` alone, and ends when the person no longer belongs to it; without one, the
-    account they have belonged to longest. Raises TokenRefused.
+    account they have belonged to longest. Raises TokenRefused and members.NotAllowed.
     """
     chosen = [scope for scope in Scope if scope in set(scopes)]
     label = card_numbers.hide(name.strip())
@@ -63,6 +65,11 @@ def create(
         raise TokenRefused(f"a token lasts from 1 to {LONGEST_LIFE_DAYS} days")
     if not 1 <= len(label) <= 80 or not label.isprintable():
         raise TokenRefused("a name has 1 to 80 characters, all of them visible")
+    if account is not None:
+        # Who leaves meanwhile leaves no token behind that opens the account when they come back.
+        members.must_still(account, user, Act.OWN)
+    # Two at once are counted one after the other.
+    User.objects.select_for_update(no_key=True).values_list("pk").get(pk=user.pk)
     if len(of(user)) >= MOST_PER_PERSON:
         raise TokenRefused(f"you have {MOST_PER_PERSON} tokens already; revoke one first")
     text = PREFIX + secrets.token_urlsafe(SECRET_BYTES)

@@ -15,6 +15,7 @@ from django.utils import timezone
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
+from doorward.accounts import members
 from doorward.api import problems
 from doorward.api.problems import Refused
 from doorward.reports import queries as reports
@@ -25,6 +26,7 @@ log = structlog.get_logger(__name__)
 def answer_problems(api: NinjaAPI) -> None:
     """Have the API answer each of its own errors as a problem."""
     api.exception_handler(Refused)(_refused)
+    api.exception_handler(members.NotAllowed)(_not_allowed)
     api.exception_handler(AuthenticationError)(_unauthorized)
     api.exception_handler(ValidationError)(_invalid)
     api.exception_handler(reports.InvalidCursor)(_bad_cursor)
@@ -34,6 +36,11 @@ def answer_problems(api: NinjaAPI) -> None:
 
 def _refused(_request: HttpRequest, refused: Refused) -> HttpResponse:
     return problems.answer(refused.code, refused.detail, **refused.more)
+
+
+def _not_allowed(_request: HttpRequest, _error: members.NotAllowed) -> HttpResponse:
+    # Taken away while the call was under way: as if it had been before.
+    return problems.answer("forbidden", "Your role in this account does not allow this any more.")
 
 
 def _unauthorized(_request: HttpRequest, _error: AuthenticationError) -> HttpResponse:

@@ -186,10 +186,11 @@ def account_settings(request: HttpRequest) -> SettingsOut:
 def change_account_settings(request: HttpRequest, change: AccountPatch) -> SettingsOut:
     """Merge the patch into what the account says. What protects less needs a fresh proof."""
     caller = callers.of(request, Act.PROTECTION_CHANGE)
-    layer = policy.state_of(caller.account).account
+    standing = policy.state_of(caller.account)
+    layer = standing.account
     locked = layer.locked if change.locked is None else tuple(change.locked)
     after = {"values": _patched(layer, change), "locked": sorted(set(locked))}
-    done = _change(request, caller, Delta("account", None, after), change)
+    done = _change(request, caller, Delta("account", None, after), change, standing.newest)
     return _of_account(caller, done)
 
 
@@ -233,10 +234,10 @@ def change_device_settings(
     """Merge the patch into the device's own values. What protects less needs a fresh proof."""
     caller = callers.of(request, Act.PROTECTION_CHANGE)
     device = finding.device(caller, device_id)
-    own = policy.state_of(caller.account).own.get(device.pk, {})
-    values = _patched(Layer(own), change)
+    standing = policy.state_of(caller.account)
+    values = _patched(Layer(standing.own.get(device.pk, {})), change)
     after = {"values": values} if values else None
-    done = _change(request, caller, Delta("device", device.pk, after), change)
+    done = _change(request, caller, Delta("device", device.pk, after), change, standing.newest)
     device.refresh_from_db()
     return _of_device(caller, device, done)
 
@@ -256,11 +257,14 @@ def _depth(value: Any) -> int:
     return 0
 
 
-def _change(request: HttpRequest, caller: Caller, delta: Delta, change: SettingsPatch) -> ChangeOut:
+def _change(
+    request: HttpRequest, caller: Caller, delta: Delta, change: SettingsPatch, base: int
+) -> ChangeOut:
+    """Make the change of what stood in version ``base``, which the patch was merged into."""
     plan = policy.plan(caller.account, [delta])
     if plan.problems:
         raise _invalid({each.at: str(each.words) for each in plan.problems})
-    if change.base is not None and change.base != plan.before.newest:
+    if change.base not in {None, base}:
         raise Refused("conflict", "Somebody else changed the settings since then.")
     if change.dry_run:
         return ChangeOut.of(plan, None)
@@ -271,7 +275,7 @@ def _change(request: HttpRequest, caller: Caller, delta: Delta, change: Settings
             actor=caller.user,
             proven=caller.is_fresh,
             why=change.why,
-            base=plan.before.newest,
+            base=base,
             origin=origin_of(request),
         )
     except policy.NeedsProof:

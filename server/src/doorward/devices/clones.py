@@ -16,8 +16,10 @@ from django.db.models import F
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
+from doorward.accounts import members
 from doorward.accounts.models import User
 from doorward.accounts.origin import Origin
+from doorward.accounts.permissions import Act
 from doorward.audit import trail
 from doorward.devices import bell, commands
 from doorward.devices.models import Command, Device, Ended, GoneDevice, Presence, Twin
@@ -97,9 +99,10 @@ def keep(device: Device, which: Which, *, actor: User, origin: Origin) -> Comman
 
     Returns the command that changes the key: nothing where the other's key has ended already.
     Raises NothingToSettle, and commands.NotAsked when the kept one can't change its key from afar;
-    then nothing was done.
+    then nothing was done. Raises members.NotAllowed.
     """
-    device = Device.objects.select_for_update().get(pk=device.pk)
+    members.must_still(device.account, actor, Act.DEVICES_CHANGE)
+    device = Device.objects.select_for_update(no_key=True).get(pk=device.pk)
     twin = Twin.objects.filter(device=device).first()
     if device.cloned_at is None:
         raise NothingToSettle
@@ -180,7 +183,11 @@ def settled(device: Device, now: datetime) -> bool:
 
 @transaction.atomic
 def leave_both(device: Device, *, actor: User, origin: Origin) -> None:
-    """Take the warning away: the member has looked, and has settled it on the computers."""
+    """Take the warning away: the member has looked, and has settled it on the computers.
+
+    Raises members.NotAllowed.
+    """
+    members.must_still(device.account, actor, Act.DEVICES_CHANGE)
     cleared = Device.objects.filter(pk=device.pk, cloned_at__isnull=False).update(
         cloned_at=None, changed_at=timezone.now(), epoch=F("epoch")
     )

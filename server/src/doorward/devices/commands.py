@@ -19,8 +19,10 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
+from doorward.accounts import members
 from doorward.accounts.models import Account, User
 from doorward.accounts.origin import Origin
+from doorward.accounts.permissions import Act
 from doorward.audit import trail
 from doorward.devices import bell
 from doorward.devices.check_in import NO_ORDERS, Orders
@@ -131,6 +133,11 @@ def checked(kind: str, args: CommandArgs, os_name: str) -> dict[str, object]:
     return found
 
 
+def act_of(kind: str) -> Act:
+    """Return what a member must be allowed to have a device do such things."""
+    return Act.QUARANTINE_CHANGE if kind.startswith("quarantine.") else Act.DEVICES_COMMAND
+
+
 @transaction.atomic
 def ask(
     device: Device,
@@ -146,10 +153,12 @@ def ask(
 
     With ``delay``, not before that is over.
 
-    One like it that has not begun is returned in its place. Raises NotAsked.
+    One like it that has not begun is returned in its place. Raises NotAsked and members.NotAllowed.
     """
     wanted = checked(kind, args or CommandArgs(), device.os_name)
-    device = Device.objects.select_for_update().get(pk=device.pk)
+    if actor is not None:
+        members.must_still(Account(pk=device.account_id), actor, act_of(kind))
+    device = Device.objects.select_for_update(no_key=True).get(pk=device.pk)
     if uid is not None and (known := Command.objects.filter(uid=uid).first()) is not None:
         if (known.device_id, known.kind, known.args) != (device.pk, kind, wanted):
             raise UidTaken
@@ -209,8 +218,10 @@ def _not_before(account_id: UUID, kind: str, now: datetime) -> datetime:
 def cancel(command: Command, *, actor: User | None, origin: Origin = UNKNOWN) -> Command:
     """Take the command back: at once where it was not sent, else as soon as the device stops.
 
-    One that has ended stays as it is.
+    One that has ended stays as it is. Raises members.NotAllowed.
     """
+    if actor is not None:
+        members.must_still(Account(pk=command.account_id), actor, Act.DEVICES_COMMAND)
     command = Command.objects.select_for_update().select_related("device").get(pk=command.pk)
     if not command.is_open or command.cancel_asked_at is not None:
         return command

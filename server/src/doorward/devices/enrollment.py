@@ -16,7 +16,7 @@ from django.db import IntegrityError, connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from doorward.accounts import permissions
+from doorward.accounts import members, permissions
 from doorward.accounts.models import Account, Membership, User
 from doorward.accounts.origin import Origin
 from doorward.accounts.permissions import Act
@@ -95,13 +95,16 @@ def new_code(
     With ``replaces``, the new device takes that one's place (devices/replacing.py).
 
     The device will be ``member``'s (who makes the code, if nobody is named), or the account's when
-    it is ``for_all``. Whoever it belongs to decides what the others see of it.
+    it is ``for_all``. Whoever it belongs to decides what the others see of it. Raises
+    members.NotAllowed.
     """
     secret = "".join(secrets.choice(ALPHABET) for _ in range(SECRET_LENGTH))
     while True:
         selector = "".join(secrets.choice(ALPHABET) for _ in range(SELECTOR_LENGTH))
         try:
             with transaction.atomic():
+                if user is not None:
+                    members.must_still(account, user, Act.DEVICES_CHANGE)
                 code = EnrollmentCode.objects.create(
                     account=account,
                     made_by=user,

@@ -19,7 +19,7 @@ def part(place: Membership, devices_stay: bool, actor: User, origin: Origin) -> 
     own = Device.objects.filter(account=place.account_id, member=place.user_id)
     if not devices_stay:
         for device in own.filter(revoked_at__isnull=True).select_related("account"):
-            removal.remove(
+            removal.take_out(
                 device, actor=actor, ip=origin.ip, agent=origin.agent, why=Ended.MEMBER_LEFT
             )
         return

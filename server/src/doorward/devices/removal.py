@@ -6,7 +6,9 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
+from doorward.accounts import members
 from doorward.accounts.models import User
+from doorward.accounts.permissions import Act
 from doorward.audit import card_numbers, trail
 from doorward.devices import bell, seats
 from doorward.devices.models import Device, Ended
@@ -18,18 +20,20 @@ class NameRefused(ValueError):
 
 
 @transaction.atomic
-def remove(
-    device: Device,
-    *,
-    actor: User | None,
-    ip: str = "",
-    agent: str = "",
-    why: Ended = Ended.REMOVED,
+def remove(device: Device, *, actor: User, ip: str = "", agent: str = "") -> None:
+    """Take the device out as this member says. Raises members.NotAllowed."""
+    members.must_still(device.account, actor, Act.DEVICES_CHANGE)
+    take_out(device, actor=actor, ip=ip, agent=agent, why=Ended.REMOVED)
+
+
+@transaction.atomic
+def take_out(
+    device: Device, *, actor: User | None, why: Ended, ip: str = "", agent: str = ""
 ) -> None:
     """Take the device out of the account: its seat is free at once, its tokens end within a second.
 
     Also when the device is offline: it is told why when it calls again. A second removal changes
-    nothing.
+    nothing. Whether somebody may do this, the caller has looked.
     """
     seats.lock(device.account)
     now = timezone.now()
@@ -59,7 +63,8 @@ def remove(
 
 @transaction.atomic
 def rename(device: Device, name: str, *, actor: User, ip: str = "", agent: str = "") -> None:
-    """Call the device by another name. Raises NameRefused."""
+    """Call the device by another name. Raises NameRefused and members.NotAllowed."""
+    members.must_still(device.account, actor, Act.DEVICES_CHANGE)
     chosen = card_numbers.hide(name.strip())
     if not chosen or len(chosen) > MAX_NAME or not chosen.isprintable():
         raise NameRefused

@@ -14,10 +14,12 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
+from doorward.accounts import members
 from doorward.accounts.models import Account, User
 from doorward.accounts.origin import Origin
+from doorward.accounts.permissions import Act
 from doorward.audit import trail
-from doorward.devices import clones, removal, seats
+from doorward.devices import clones, removal
 from doorward.devices.models import Device, Ended
 
 _at_replacing: Final[list[Callable[[Device, Device, User | None], object]]] = []
@@ -37,14 +39,14 @@ def at_replacing(act: Callable[[Device, Device, User | None], object]) -> None:
 
 
 @transaction.atomic
-def replace(old: Device, new: Device, *, actor: User | None, origin: Origin) -> None:
+def replace(old: Device, new: Device, *, actor: User, origin: Origin) -> None:
     """Give the old device's place to the new one, and take the old one out.
 
     The new one is called as the old one, is the same member's, and is told what the old one was
-    told. What the old one has reported stays its own. Raises CannotReplace.
+    told. What the old one has reported stays its own. Raises CannotReplace and members.NotAllowed.
     """
-    seats.lock(old.account)
-    places = Device.objects.select_for_update().filter(
+    members.must_still(old.account, actor, Act.DEVICES_CHANGE)
+    places = Device.objects.select_for_update(no_key=True).filter(
         pk__in=[old.pk, new.pk], account=old.account_id, revoked_at__isnull=True
     )
     found = {device.pk: device for device in places.select_related("account")}
@@ -57,7 +59,7 @@ def replace(old: Device, new: Device, *, actor: User | None, origin: Origin) -> 
 
 def leave(old: Device, *, actor: User | None, origin: Origin) -> None:
     """Take the device out, so that its seat is free for the one that takes its place."""
-    removal.remove(old, actor=actor, ip=origin.ip, agent=origin.agent, why=Ended.REPLACED)
+    removal.take_out(old, actor=actor, ip=origin.ip, agent=origin.agent, why=Ended.REPLACED)
 
 
 def _succeed(old: Device, new: Device, actor: User | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from doorward.accounts import members
 from doorward.accounts.models import Account
 from doorward.billing import entitlement
 from doorward.devices.models import Device
@@ -47,7 +48,6 @@ def take(account: Account) -> None:
 def lock(account: Account) -> None:
     """Let nobody else add or remove devices of the account until this transaction ends.
 
-    PostgreSQL locks the account's row; on SQLite the transaction itself already excludes others,
-    since it took the write lock when it began.
+    The same lock as that of who belongs to the account (accounts/members.py).
     """
-    Account.objects.select_for_update().values_list("pk").get(pk=account.pk)
+    members.lock(account)

@@ -167,7 +167,7 @@ async def leave(request: Signed, jobs: Jobs, known: Known) -> Answer:
     device = await _signer(request, jobs)
     if device.revoked_at is None:
         address = addresses.of(request.scope, settings.TRUSTED_PROXIES)
-        await jobs.run(removal.remove, device, actor=None, ip=address, why=Ended.LEFT)
+        await jobs.run(removal.take_out, device, actor=None, ip=address, why=Ended.LEFT)
         known.forget(device.pk)
     return 204, (problems.NO_STORE, problems.NO_SNIFF), b""
 

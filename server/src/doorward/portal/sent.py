@@ -145,8 +145,15 @@ def switch(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
             actor=visit.user,
             proven=False,
             why=_("What it sends"),
+            base=standing.newest,
             origin=origin_of(request),
         )
+    except policy.Outdated:
+        # Saved over it, what somebody else has just changed on this device would be lost.
+        messages.error(
+            request, _("Nothing was changed: somebody else changed the settings. Try once more.")
+        )
+        return redirect(here)
     except policy.Invalid:
         messages.error(request, _("This is locked further up and can’t be set otherwise here."))
         return redirect(here)

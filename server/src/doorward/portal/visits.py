@@ -108,7 +108,11 @@ def may(act: Act) -> Callable[[Page[P]], Callable[Concatenate[HttpRequest, P], H
             visit.must(act)
             if _meant_another(request, visit):
                 return _looking_elsewhere(request)
-            return view(request, visit, *args, **kwargs)
+            try:
+                return view(request, visit, *args, **kwargs)
+            except members.NotAllowed:
+                # Taken away while the request was under way: as if it had been before.
+                raise PermissionDenied from None
 
         guarded.act = act  # type: ignore[attr-defined]  # read by the test of all routes
         return login_required(guarded)  # type: ignore[return-value]  # wants HttpRequest alone

@@ -20,8 +20,10 @@ from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 
+from doorward.accounts import members
 from doorward.accounts.models import Account, User
 from doorward.accounts.origin import Origin
+from doorward.accounts.permissions import Act
 from doorward.audit import card_numbers, trail
 from doorward.devices import bell, seats
 from doorward.devices import queries as devices
@@ -294,8 +296,33 @@ def save(
     """Make the change and return its version; nothing when all stands so already.
 
     ``proven`` says that the person has just proved who they are; ``base`` is the newest version
-    they had seen. Raises Invalid, NeedsProof, Outdated.
+    they had seen. Raises Invalid, NeedsProof, Outdated and members.NotAllowed.
     """
+    if actor is not None:
+        members.must_still(account, actor, Act.PROTECTION_CHANGE)
+    return _save(
+        account,
+        deltas,
+        actor=actor,
+        proven=proven,
+        why=why,
+        base=base,
+        undoes=undoes,
+        origin=origin or Origin("", ""),
+    )
+
+
+def _save(
+    account: Account,
+    deltas: Sequence[Delta],
+    *,
+    actor: User | None,
+    proven: bool,
+    why: str,
+    base: int | None,
+    undoes: int | None,
+    origin: Origin,
+) -> SettingsVersion | None:
     # The same order as joining takes: whoever locks the other way round could wait for ever.
     seats.lock(account)
     AccountSettings.objects.get_or_create(account=account)
@@ -313,7 +340,6 @@ def save(
     if found.weaker and not proven:
         raise NeedsProof
     now = timezone.now()
-    origin = origin or Origin("", "")
     _store(account, found, now)
     reached = _tell(account, found.after, everybody, now)
     version = SettingsVersion.objects.create(
@@ -380,6 +406,14 @@ def _store(account: Account, found: Plan, now: datetime) -> None:
     AccountSettings.objects.filter(account=account).update(
         values=after.account.values, locked=list(after.account.locked), newest=after.newest + 1
     )
+    gone = set(found.before.groups) - set(after.groups)
+    if gone:
+        DeviceSettings.objects.filter(group__in=gone).update(group=None)
+        Group.objects.filter(account=account, pk__in=gone).delete()
+    for key, was in found.before.groups.items():
+        if key in after.groups and was.name != after.groups[key].name:
+            # Two may change names with each other: neither stands in the other's way meanwhile.
+            Group.objects.filter(account=account, pk=key).update(name=str(key))
     for key, group in after.groups.items():
         if found.before.groups.get(key) != group:
             Group.objects.update_or_create(
@@ -391,10 +425,6 @@ def _store(account: Account, found: Plan, now: datetime) -> None:
                     "locked": list(group.layer.locked),
                 },
             )
-    gone = set(found.before.groups) - set(after.groups)
-    if gone:
-        DeviceSettings.objects.filter(group__in=gone).update(group=None)
-        Group.objects.filter(account=account, pk__in=gone).delete()
 
 
 def _tell(account: Account, state: State, everybody: list[Device], now: datetime) -> int:
@@ -487,7 +517,8 @@ def join(device: Device) -> None:
 def succeed(old: Device, new: Device, actor: User | None) -> None:
     """Have the new device be told what the old one was told; in the caller's transaction.
 
-    Whoever gave it the place has just proved who they are.
+    Whoever gave it the place has just proved who they are, or made the code that says so: it holds
+    when they may no longer change settings themselves.
     """
     row = DeviceSettings.objects.filter(device=old).first()
     if row is None or (not row.values and row.group_id is None):
@@ -498,7 +529,16 @@ def succeed(old: Device, new: Device, actor: User | None) -> None:
     if row.values:
         deltas.append(Delta("device", new.pk, {"values": row.values}))
     why = _("It takes the place of %(name)s") % {"name": old.label}
-    save(new.account, deltas, actor=actor, proven=True, why=why[:LONGEST_WHY])
+    _save(
+        new.account,
+        deltas,
+        actor=actor,
+        proven=True,
+        why=why[:LONGEST_WHY],
+        base=None,
+        undoes=None,
+        origin=Origin("", ""),
+    )
     new.refresh_from_db(fields=["wanted_version", "changed_at"])
 
 
