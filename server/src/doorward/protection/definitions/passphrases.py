@@ -19,7 +19,7 @@ def of_files(source: Path | None) -> Callable[[Path], bytes | None]:
         if given is not None:
             return given
         if path not in known:
-            known[path] = getpass.getpass(f"Passphrase of {path}: ").encode()
+            known[path] = _typed(f"Passphrase of {path}: ").encode()
         return known[path]
 
     return ask
@@ -28,12 +28,24 @@ def of_files(source: Path | None) -> Callable[[Path], bytes | None]:
 def new(source: Path | None) -> bytes:
     """A passphrase for new keys. Raises KeysRefused for one that is too short or typed unlike."""
     if source is not None:
-        return keys.checked_passphrase(_in_file(source).decode())
-    first = getpass.getpass("Passphrase for the new keys: ")
+        try:
+            return keys.checked_passphrase(_in_file(source).decode())
+        except UnicodeDecodeError:
+            raise KeysRefused(f"{source} holds no text: a passphrase can be typed.") from None
+    first = _typed("Passphrase for the new keys: ")
     checked = keys.checked_passphrase(first)
-    if getpass.getpass("The same again: ") != first:
+    if _typed("The same again: ") != first:
         raise KeysRefused("the two are not the same.")
     return checked
+
+
+def _typed(question: str) -> str:
+    try:
+        return getpass.getpass(question)
+    except EOFError:
+        raise KeysRefused(
+            "nobody is there to type the passphrase; name a file that holds it."
+        ) from None
 
 
 def _in_file(source: Path) -> bytes:

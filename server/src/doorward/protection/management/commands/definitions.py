@@ -6,27 +6,21 @@ import getpass
 import json
 import logging
 from argparse import ArgumentParser
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
-from securesystemslib.signer import Signer
 
 from doorward.protection.definitions import (
     importing,
-    keys,
+    named_keys,
     overview,
-    passphrases,
     repository,
     rollout,
     sets,
     sources,
 )
-from doorward.protection.definitions.keys import KeysRefused
 from doorward.protection.models import DefinitionSet
-
-_REFUSALS: Final = (KeysRefused, rollout.NotPossible, sources.SourceRefused)
 
 
 class Command(BaseCommand):
@@ -47,26 +41,19 @@ class Command(BaseCommand):
         )
         back.add_argument("--to", type=int, metavar="NUMBER", help="which; else the one before")
         back.add_argument("--why", default="", help="remembered, and shown to operators")
-        _signing(back)
+        named_keys.add_options(back)
         remove = acts.add_parser("remove", help="Take what was imported under a name out again.")
         remove.add_argument("name", help="as `status` shows it")
-        _signing(remove)
+        named_keys.add_options(remove)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         logging.getLogger("tuf").setLevel(logging.WARNING)
         act = (options["act"] or "status").replace("-", "_")
-        try:
-            getattr(self, f"_{act}")(options)
-        except _REFUSALS as refused:
-            raise CommandError(f"Nothing was changed: {refused}", returncode=1) from None
-        except sets.NothingToSign:
-            raise CommandError("Nothing was changed: it is the same.", returncode=1) from None
-        except repository.NoRepository:
-            raise CommandError(
-                "There are no keys yet: `definitions-keys make FOLDER` makes them.", returncode=1
-            ) from None
-        except repository.RepositoryDamaged as damaged:
-            raise CommandError(f"{damaged}. Restore a backup.", returncode=1) from None
+        with named_keys.refusals_told("changed", rollout.NotPossible, sources.SourceRefused):
+            try:
+                getattr(self, f"_{act}")(options)
+            except sets.NothingToSign:
+                raise CommandError("Nothing was changed: it is the same.", returncode=1) from None
 
     def _status(self, options: dict[str, Any]) -> None:
         found = overview.all_of_it()
@@ -123,7 +110,7 @@ class Command(BaseCommand):
             if to is None:
                 raise rollout.NotPossible(f"there is no set {options['to']}.")
         made = sets.take_back(
-            self._signer(options),
+            named_keys.targets_signer(options),
             to=to,
             by=getpass.getuser(),
             now=repository.moment(),
@@ -133,29 +120,14 @@ class Command(BaseCommand):
 
     def _remove(self, options: dict[str, Any]) -> None:
         made = importing.remove(
-            options["name"], self._signer(options), by=getpass.getuser(), now=repository.moment()
+            options["name"],
+            named_keys.targets_signer(options),
+            by=getpass.getuser(),
+            now=repository.moment(),
         )
         self.stdout.write(f"{options['name']} is out of it.")
         if made is not None:
             self._moved(made)
 
-    def _signer(self, options: dict[str, Any]) -> Signer:
-        files = sorted(keys.key_files(options["keys"]), key=lambda path: path.stem != "targets")
-        return keys.targets_signer(files, ask=passphrases.of_files(options["passphrase_file"]))
-
     def _moved(self, made: DefinitionSet) -> None:
         self.stdout.write(f"Set {made.number}: {made.get_state_display().lower()}.")
-
-
-def _signing(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--keys",
-        type=Path,
-        nargs="+",
-        required=True,
-        metavar="PLACE",
-        help="targets.pem, or the folder that holds it",
-    )
-    parser.add_argument(
-        "--passphrase-file", type=Path, metavar="FILE", help="instead of asking for it"
-    )

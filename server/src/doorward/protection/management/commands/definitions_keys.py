@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from argparse import ArgumentParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 
-from doorward.protection.definitions import keys, passphrases, repository
-from doorward.protection.definitions.keys import Ceremony, KeysRefused
+from doorward.protection.definitions import keys, named_keys, passphrases, repository
+from doorward.protection.definitions.keys import Ceremony
+
+_PLACES: Final = "key files, or folders that hold them"
 
 
 class Command(BaseCommand):
@@ -30,26 +32,18 @@ class Command(BaseCommand):
         _new_passphrase(make)
         acts.add_parser("show", help="Which keys count, and until when signatures last.")
         renew = acts.add_parser("renew", help="Sign root and targets for another year.")
-        _signing(renew)
+        named_keys.add_options(renew, places=_PLACES)
         replace = acts.add_parser("replace", help="Take one key out and a fresh one in.")
         replace.add_argument("role", choices=("root", "targets", "snapshot", "timestamp"))
         replace.add_argument("old", help="the key that leaves, as `show` begins it")
         replace.add_argument("--new", type=Path, metavar="FILE", help="where the new key goes")
-        _signing(replace)
+        named_keys.add_options(replace, places=_PLACES)
         _new_passphrase(replace, "--new-passphrase-file")
 
     def handle(self, *_args: Any, **options: Any) -> None:
         logging.getLogger("tuf").setLevel(logging.WARNING)
-        try:
+        with named_keys.refusals_told("changed"):
             getattr(self, f"_{options['act']}")(options)
-        except KeysRefused as refused:
-            raise CommandError(f"Nothing was changed: {refused}", returncode=1) from None
-        except repository.NoRepository:
-            raise CommandError(
-                "There are no keys yet: `definitions-keys make FOLDER` makes them.", returncode=1
-            ) from None
-        except repository.RepositoryDamaged as damaged:
-            raise CommandError(f"{damaged}. Restore a backup.", returncode=1) from None
 
     def _make(self, options: dict[str, Any]) -> None:
         ceremony = keys.make(
@@ -119,24 +113,9 @@ class Command(BaseCommand):
         )
 
 
-def _signing(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--keys",
-        type=Path,
-        nargs="+",
-        required=True,
-        metavar="PLACE",
-        help="key files, or folders that hold them",
-    )
-    parser.add_argument(
-        "--passphrase-file", type=Path, metavar="FILE", help="instead of asking for passphrases"
-    )
-
-
 def _new_passphrase(parser: ArgumentParser, name: str = "--passphrase-file") -> None:
-    parser.add_argument(
-        name, type=Path, metavar="FILE", help="holds the passphrase, instead of asking for it"
-    )
+    told = "holds the passphrase, instead of asking for it"
+    named_keys.add_passphrase_file(parser, told, name=name)
     parser.add_argument(
         "--no-passphrase",
         action="store_true",

@@ -13,8 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from doorward.protection.definitions import (
     importing,
-    keys,
-    passphrases,
+    named_keys,
     repository,
     sources,
     vetting,
@@ -46,17 +45,7 @@ class Command(BaseCommand):
             choices=["yara", "clamav-hashes", "clamav-bodies", "hashes"],
             help="how to read the files, whatever their endings",
         )
-        parser.add_argument(
-            "--keys",
-            type=Path,
-            nargs="+",
-            default=[],
-            metavar="PLACE",
-            help="targets.pem, or the folder that holds it",
-        )
-        parser.add_argument(
-            "--passphrase-file", type=Path, metavar="FILE", help="instead of asking for it"
-        )
+        named_keys.add_options(parser, required=False)
         parser.add_argument(
             "--clean",
             type=Path,
@@ -84,22 +73,13 @@ class Command(BaseCommand):
         for folder in options["clean"]:
             if not folder.exists():
                 raise CommandError(f"There is no {folder}.", returncode=2)
-        try:
-            done = self._import(path, options)
-        except KeysRefused as refused:
-            raise CommandError(f"Nothing was imported: {refused}", returncode=1) from None
-        except repository.NoRepository:
-            raise CommandError(
-                "There are no keys to sign with yet: `definitions-keys make FOLDER` makes them. "
-                "--try tries the import without.",
-                returncode=1,
-            ) from None
-        except (vetting.VettingFailed, sources.SourceRefused) as failed:
-            if options["json"]:
-                self.stdout.write(json.dumps({"imported": False, "why": str(failed)}))
-            raise CommandError(f"Nothing was imported: {failed}", returncode=1) from None
-        except repository.RepositoryDamaged as damaged:
-            raise CommandError(f"{damaged}. Restore a backup.", returncode=1) from None
+        with named_keys.refusals_told("imported", hint=" --try tries the import without."):
+            try:
+                done = self._import(path, options)
+            except (vetting.VettingFailed, sources.SourceRefused) as failed:
+                if options["json"]:
+                    self.stdout.write(json.dumps({"imported": False, "why": str(failed)}))
+                raise CommandError(f"Nothing was imported: {failed}", returncode=1) from None
         if options["json"]:
             self.stdout.write(json.dumps(as_data(done), indent=2))
         else:
@@ -113,8 +93,7 @@ class Command(BaseCommand):
             repository.newest_root()
             if not options["keys"]:
                 raise KeysRefused("say with --keys where targets.pem is.")
-            ask = passphrases.of_files(options["passphrase_file"])
-            signer = keys.targets_signer(_targets_first(options["keys"]), ask=ask)
+            signer = named_keys.targets_signer(options)
         return importing.take(
             path,
             name=options["name"] or path.resolve().stem,
@@ -184,8 +163,3 @@ def as_data(done: Imported) -> dict[str, Any]:
         ],
         "not_opened": [{"file": each.file, "why": each.why} for each in done.passed_over],
     }
-
-
-def _targets_first(places: list[Path]) -> list[Path]:
-    """The key files, the one that is called as it was made first: the others need not be opened."""
-    return sorted(keys.key_files(places), key=lambda path: path.stem != "targets")
