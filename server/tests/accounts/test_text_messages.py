@@ -5,6 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +17,7 @@ import httpx2
 import pytest
 import time_machine
 from django.core.management import call_command
+from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 from server.tests.accounts.second_steps import (
@@ -235,8 +241,9 @@ def test_the_webhook_gets_each_message_signed() -> None:
         taken.append(request)
         return httpx2.Response(status[0], headers={"Location": "https://elsewhere.example/"})
 
-    client = httpx2.Client(transport=httpx2.MockTransport(answer), follow_redirects=False)
-    provider = text_messages.WebhookProvider("https://texts.example/send", "s" * 16, client=client)
+    provider = text_messages.WebhookProvider(
+        "https://texts.example/send", "s" * 16, transport=httpx2.MockTransport(answer)
+    )
     provider.send(NUMBER, "words")
     sent = taken[0]
     assert json.loads(sent.content) == {"to": NUMBER, "text": "words"}
@@ -247,3 +254,82 @@ def test_the_webhook_gets_each_message_signed() -> None:
         with pytest.raises(text_messages.NotSent):
             provider.send(NUMBER, "words")
     assert {str(request.url) for request in taken} == {"https://texts.example/send"}
+
+
+@contextmanager
+def dripping() -> Iterator[str]:
+    """A provider that takes every message, and answers a byte at a time without an end."""
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as door:
+
+        def answer() -> None:
+            taken, _from = door.accept()
+            with taken, suppress(OSError):
+                taken.sendall(b"HTTP/1.1 204 No Content\r\nX-Slow: ")
+                while not over.wait(0.02):
+                    taken.sendall(b"z")
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        try:
+            yield f"http://127.0.0.1:{door.getsockname()[1]}/"
+        finally:
+            over.set()
+            answering.join()
+
+
+def test_a_provider_that_answers_a_byte_at_a_time_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(text_messages, "WITHIN_S", 0.3)
+    with dripping() as url:
+        began = time.monotonic()
+        with pytest.raises(text_messages.NotSent, match="TimeoutError"):
+            text_messages.WebhookProvider(url, "s" * 16).send(NUMBER, "words")
+        assert time.monotonic() - began < 5
+
+
+def test_while_a_provider_is_slow_others_sign_in(
+    alice: User, bob: User, home: Client, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text leaves outside of every transaction: nobody waits for the database meanwhile."""
+    give_number(home, settings)
+    asked, answered = threading.Event(), threading.Event()
+
+    def slow(_self: object, _number: str, _words: str) -> None:
+        asked.set()
+        assert answered.wait(30)
+        raise text_messages.NotSent("too late")
+
+    browser = tab()
+    type_password(browser, alice.email)
+    monkeypatch.setattr(text_messages.FileProvider, "send", slow)
+    said: list[str] = []
+
+    def by_text() -> None:
+        try:
+            browser.post("/account/security/by-text/")
+            said.append(browser.get("/login/code/confirm/").content.decode())
+        finally:
+            connection.close()
+
+    waiting = threading.Thread(target=by_text)
+    waiting.start()
+    try:
+        assert asked.wait(30)
+        other = tab()
+        type_password(other, bob.email)
+        assert is_signed_in(other)
+        assert waiting.is_alive()
+    finally:
+        answered.set()
+        waiting.join()
+    assert "could not be sent" in said[0]
+    assert "Choose another way" in said[0]
+
+
+def test_a_code_is_never_texted_within_a_transaction(settings: Any) -> None:
+    settings.SMS_URL = "file:"
+    with transaction.atomic(), pytest.raises(RuntimeError):
+        text_messages.send_code(sealed_text.seal(NUMBER), "123456")
+    assert texts(settings) == []
