@@ -341,18 +341,18 @@ def test_descriptors_arrive_with_their_messages(
         path = tmp_path / str(number)
         path.write_text(str(number))
         handle = os.open(path, os.O_RDONLY)
-        one.send({"job": number}, handle if number % 3 else None)
+        one.send({"job": number}, [handle] * (number % 3))
         os.close(handle)
         # Some at once, some one by one: framing and descriptors must stay together.
         if number % 7 == 6:
             for earlier in range(number - 6, number + 1):
                 received = two.receive()
                 assert received is not None
-                message, descriptor = received
+                message, descriptors = received
                 assert message["job"] == earlier
-                assert (descriptor is None) == (earlier % 3 == 0)
-                if descriptor is not None:
-                    assert os.read(descriptor, 10) == str(earlier).encode()
+                assert len(descriptors) == earlier % 3
+                for descriptor in descriptors:
+                    assert os.pread(descriptor, 10, 0) == str(earlier).encode()
                     os.close(descriptor)
 
 

@@ -67,9 +67,9 @@ class AgentConfig:
 
     # -- scanning: workers --------------------------------------------------------------------
     workers: int = field(default_factory=lambda: max(1, (os.cpu_count() or 1) // 2))
-    jobs_in_flight: int = 16
-    """Files handed to one worker before its first answer; keeps it busy without holding many
-    descriptors."""
+    jobs_in_flight: int = 32
+    """Files handed to one worker before its first answer, a large one counted as several; keeps it
+    busy without holding many descriptors."""
     transport: str = "descriptors" if os.name == "posix" else "paths"
     """How a worker gets a file: an open descriptor (POSIX) or its path (elsewhere)."""
     engine_timeout: int = 20

@@ -159,6 +159,11 @@ class Inspection:
         """Tell whether answers should be collected before another file is handed over."""
         return self._pool is not None and self._pool.full
 
+    @property
+    def heard(self) -> bool:
+        """Tell whether an answer waits to be collected."""
+        return self._pool is not None and self._pool.heard
+
     def rest(self) -> None:
         """End the workers; the next file starts them again."""
         if self._pool is not None:

@@ -369,7 +369,7 @@ class Run:
             self._tick()
             if self._cancelled:
                 return
-        if self._inspection.look(path, listed):
+        if self._inspection.look(path, listed) and self._inspection.heard:
             yield from self._collected(wait=False)
 
     def _collected(self, *, wait: bool) -> Iterator[Detection]:

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, Protocol
 
@@ -52,14 +53,16 @@ class Answer:
     def decoded(cls, values: dict[str, Any]) -> "Answer":
         """Return the answer that `encoded` wrote. Raises ChannelBroken."""
         try:
+            if "hits" not in values:
+                return cls(str(values["h"]), int(values["n"]), (), (), False)
             return cls(
                 sha256=str(values["h"]),
                 size=int(values["n"]),
-                hits=tuple((str(member), Hit(**hit)) for member, hit in values.get("hits", ())),
+                hits=tuple((str(member), Hit(**hit)) for member, hit in values["hits"]),
                 limits=tuple(
-                    Limit(str(reason), str(detail)) for reason, detail in values.get("limits", ())
+                    Limit(str(reason), str(detail)) for reason, detail in values["limits"]
                 ),
-                changed=bool(values.get("changed", False)),
+                changed=bool(values["changed"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ChannelBroken("an answer that cannot be read") from error
@@ -68,18 +71,26 @@ class Answer:
 class Channel(Protocol):
     """One end."""
 
-    def send(self, message: dict[str, Any], descriptor: int | None = None) -> None:
-        """Send a message, and with it a copy of an open descriptor. Raises ChannelBroken."""
+    def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        """Send a message, and with it copies of open descriptors. Raises ChannelBroken."""
 
-    def receive(self) -> tuple[dict[str, Any], int | None] | None:
-        """Return the next message and its descriptor (the receiver closes it); None at the end."""
+    def receive(self) -> tuple[dict[str, Any], list[int]] | None:
+        """Return the next message and its descriptors (the receiver closes them); None at the
+        end."""
+
+    @property
+    def more(self) -> bool:
+        """Tell whether another message is here whole, so that `receive` does not wait."""
 
     def close(self) -> None:
         """Close this end."""
 
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def _framed(message: dict[str, Any]) -> bytes:
-    body = json.dumps(message, separators=(",", ":")).encode("ascii")
+    body = _encode(message).encode("ascii")
     return len(body).to_bytes(4, "little") + body
 
 
@@ -102,24 +113,27 @@ class SocketChannel:
         self._held = bytearray()
         self._descriptors: list[int] = []
 
-    def send(self, message: dict[str, Any], descriptor: int | None = None) -> None:
-        """Send a message; one with a descriptor says so in ``fd``."""
-        if descriptor is None:
-            frame = memoryview(_framed(message))
-            sent = 0
-        else:
-            frame = memoryview(_framed({**message, "fd": True}))
-            try:
-                sent = socket.send_fds(self._end, [frame], [descriptor])
-            except OSError as error:
-                raise ChannelBroken(str(error)) from error
+    def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        """Send a message; one with descriptors says in ``fds`` how many."""
         try:
-            self._end.sendall(frame[sent:])
+            if descriptors:
+                frame = _framed({**message, "fds": len(descriptors)})
+                sent = socket.send_fds(self._end, [frame], descriptors)
+                if sent < len(frame):
+                    self._end.sendall(frame[sent:])
+            else:
+                self._end.sendall(_framed(message))
         except OSError as error:
             raise ChannelBroken(str(error)) from error
 
-    def receive(self) -> tuple[dict[str, Any], int | None] | None:
-        """Return the next message and its descriptor; None at the end. Raises ChannelBroken."""
+    @property
+    def more(self) -> bool:
+        """Tell whether another message is here whole."""
+        held = self._held
+        return len(held) >= 4 and len(held) >= 4 + int.from_bytes(held[:4], "little")
+
+    def receive(self) -> tuple[dict[str, Any], list[int]] | None:
+        """Return the next message and its descriptors; None at the end. Raises ChannelBroken."""
         while True:
             if len(self._held) >= 4:
                 length = int.from_bytes(self._held[:4], "little")
@@ -128,11 +142,7 @@ class SocketChannel:
                 if len(self._held) >= 4 + length:
                     message = _unframed(bytes(self._held[4 : 4 + length]))
                     del self._held[: 4 + length]
-                    if not message.get("fd"):
-                        return message, None
-                    if not self._descriptors:
-                        raise ChannelBroken("a message without its descriptor")
-                    return message, self._descriptors.pop(0)
+                    return message, self._taken(message.get("fds", 0))
             try:
                 piece, descriptors, flags, _ = socket.recv_fds(self._end, _BATCH, _MOST_DESCRIPTORS)
             except OSError as error:
@@ -143,6 +153,13 @@ class SocketChannel:
             if not piece:
                 return None
             self._held += piece
+
+    def _taken(self, count: object) -> list[int]:
+        if not isinstance(count, int) or not 0 <= count <= len(self._descriptors):
+            raise ChannelBroken("a message without its descriptors")
+        taken = self._descriptors[:count]
+        del self._descriptors[:count]
+        return taken
 
     def close(self) -> None:
         """Close this end and every descriptor nobody took."""
@@ -159,15 +176,18 @@ class PipeChannel:
         self._source = source
         self._target = target
 
-    def send(self, message: dict[str, Any], descriptor: int | None = None) -> None:
-        """Send a message; a descriptor stays here, the path in the message is what counts."""
+    def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        """Send a message; descriptors stay here, the paths in the message are what counts."""
         try:
             self._target.write(_framed(message))
             self._target.flush()
         except (OSError, ValueError) as error:
             raise ChannelBroken(str(error)) from error
 
-    def receive(self) -> tuple[dict[str, Any], int | None] | None:
+    more = False
+    """Nobody can look into a pipe without waiting."""
+
+    def receive(self) -> tuple[dict[str, Any], list[int]] | None:
         """Return the next message; None at the end. Raises ChannelBroken."""
         try:
             start = self._source.read(4)
@@ -181,7 +201,7 @@ class PipeChannel:
             raise ChannelBroken(str(error)) from error
         if len(body) < length:
             return None
-        return _unframed(body), None
+        return _unframed(body), []
 
     def close(self) -> None:
         """Close both pipes."""

@@ -31,6 +31,14 @@ _CRASHES_PER_FILE = 2
 """A worker may die from the outside (out of memory, an operator): the file gets one more try, no
 third."""
 _FAILED_STARTS = 3
+_TOGETHER = 8
+"""So many files go to a worker in one message, once it has others to work on."""
+_MOST_DESCRIPTORS = 512
+"""Open at one time in all: half of what a process may have (RLIMIT_NOFILE, commonly 1,024)."""
+_LIKE_ONE_FILE = 128 * 1024
+"""Bytes that take a worker about as long as a small file does."""
+_GATHERING = 0.002
+"""Seconds; a worker with enough to do gives fifteen answers in that time."""
 
 PASSED_ON = ("PATH", "PYTHONPATH", "PYTHONHOME", "LANG", "LC_ALL", "SYSTEMROOT", "TEMP", "TMP")
 """What of the environment a worker gets: enough to start the same Python, no secrets."""
@@ -94,20 +102,23 @@ class _Worker:
         self,
         config: AgentConfig,
         definitions: str,
-        inbox: "queue.SimpleQueue[tuple[_Worker, Any]]",
-        wake: Callable[[], None],
+        inbox: "queue.SimpleQueue[tuple[_Worker, list[Any]]]",
+        wake: Callable[[], None] | None,
     ) -> None:
         self.asked: deque[tuple[int, Job]] = deque()
+        self.load = 0
+        """What it has been asked, in files; a large one counts as many."""
         self.next_number = 0
         self.ready = False
         self.born = time.monotonic()
         self._inbox = inbox
         self._wake = wake
+        self._by_descriptor = config.transport == "descriptors"
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         environment.update(MEMORY_GIVEN_BACK)
         command = [sys.executable, "-P", "-m", "doorward_agent.engines.worker", config.transport]
         self.channel: Channel
-        if config.transport == "descriptors":
+        if self._by_descriptor:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             with theirs:
                 self.process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
@@ -143,24 +154,42 @@ class _Worker:
             return
 
     def _read(self) -> None:
-        while True:
+        ended = False
+        while not ended:
+            heard: list[Any] = []
             try:
                 received = self.channel.receive()
+                while received is not None:
+                    heard.append(received[0])
+                    if not self.channel.more:
+                        break
+                    received = self.channel.receive()
             except ChannelBroken:
                 received = None
-            self._inbox.put((self, None if received is None else received[0]))
-            self._wake()
-            if received is None:
-                return
+            ended = received is None
+            if ended:
+                heard.append(None)
+            self._inbox.put((self, heard))
+            if self._wake is not None:
+                self._wake()
+            elif not ended:
+                # Answers gather meanwhile: one look at many costs little more than at one, and
+                # the processor stays with the workers.
+                time.sleep(_GATHERING)
 
-    def ask(self, job: Job) -> None:
-        """Hand over a file."""
-        job.begun = time.monotonic()
-        number = self.next_number
-        self.next_number += 1
-        self.asked.append((number, job))
+    def ask(self, jobs: list[Job]) -> None:
+        """Hand over files, which are answered one by one in this order."""
+        if not self.asked:
+            jobs[0].begun = time.monotonic()
+        message: dict[str, Any] = {"jobs": self.next_number}
+        descriptors = [job.descriptor for job in jobs]
+        if not self._by_descriptor:
+            message["paths"] = [os.fsdecode(job.path) for job in jobs]
+        self.asked.extend(enumerate(jobs, self.next_number))
+        self.next_number += len(jobs)
+        self.load += sum(map(_load, jobs))
         try:
-            self.channel.send({"job": number, "path": os.fsdecode(job.path)}, job.descriptor)
+            self.channel.send(message, descriptors)
         except ChannelBroken:
             # The reader sees the end too, and the files are handed to the replacement from there.
             return
@@ -173,8 +202,8 @@ class _Worker:
         self.channel.close()
 
 
-def _nothing() -> None:
-    """Nobody wants to be woken."""
+def _load(job: Job) -> int:
+    return 1 + job.found.st_size // _LIKE_ONE_FILE
 
 
 class Pool:
@@ -190,10 +219,13 @@ class Pool:
         *,
         wake: Callable[[], None] | None = None,
     ) -> None:
-        self._wake = wake or _nothing
+        self._wake = wake
+        # Whoever waits to be woken wants each answer, and each file looked at, at once.
+        self._together = 1 if wake is not None else _TOGETHER
+        self._most = max(2, min(config.jobs_in_flight, _MOST_DESCRIPTORS // config.workers))
         self._config = config
         self._definitions = definitions
-        self._inbox: queue.SimpleQueue[tuple[_Worker, Any]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[tuple[_Worker, list[Any]]] = queue.SimpleQueue()
         self._workers: list[_Worker] = []
         self._waiting: deque[Job] = deque()
         self._failed_starts = 0
@@ -219,27 +251,41 @@ class Pool:
     @property
     def full(self) -> bool:
         """Tell whether answers should be collected before more is submitted."""
-        return self.outstanding >= self._config.jobs_in_flight * self._config.workers
+        return (
+            len(self._waiting) >= self._together
+            or self.outstanding >= self._most * self._config.workers
+        )
+
+    @property
+    def heard(self) -> bool:
+        """Tell whether something can be collected without waiting."""
+        return not self._inbox.empty()
 
     def submit(self, job: Job) -> None:
         """Take a file; `collect` gives it back, its descriptor still open."""
         self._waiting.append(job)
-        self._hand_out()
+        idle = not self._workers or not all(worker.asked for worker in self._workers)
+        if idle or len(self._waiting) >= self._together:
+            self._hand_out()
 
     def collect(self, timeout: float) -> list[Done]:
         """Return what was answered; waits up to `timeout` seconds for the first. Raises
         EngineUnavailable."""
         done: list[Done] = []
+        if timeout > 0:
+            self._hand_out()
         try:
-            worker, message = self._inbox.get(timeout=timeout)
+            worker, messages = self._inbox.get(timeout=timeout)
         except queue.Empty:
             self._replace_silent(done)
             return done
         while True:
-            if worker in self._workers:
-                self._heard(worker, message, done)
+            for message in messages:
+                # Not any more once it is replaced: then the others are for the next to answer.
+                if worker in self._workers:
+                    self._heard(worker, message, done)
             try:
-                worker, message = self._inbox.get_nowait()
+                worker, messages = self._inbox.get_nowait()
             except queue.Empty:
                 break
         self._replace_silent(done)
@@ -259,15 +305,20 @@ class Pool:
 
     def _hand_out(self) -> None:
         while self._waiting:
+            worker = min(self._workers, key=lambda one: one.load, default=None)
             # A second worker starts only when the first has its hands full.
-            worker = min(self._workers, key=lambda one: len(one.asked), default=None)
-            crowded = worker is None or len(worker.asked) >= self._config.jobs_in_flight // 2
+            crowded = worker is None or worker.load >= _TOGETHER
             if crowded and len(self._workers) < self._config.workers:
                 worker = _Worker(self._config, self._definitions, self._inbox, self._wake)
                 self._workers.append(worker)
-            if worker is None or len(worker.asked) >= self._config.jobs_in_flight:
+            if worker is None or worker.load >= self._most:
                 return
-            worker.ask(self._waiting.popleft())
+            jobs: list[Job] = []
+            load = worker.load
+            while self._waiting and len(jobs) < _TOGETHER and load < self._most:
+                load += _load(self._waiting[0])
+                jobs.append(self._waiting.popleft())
+            worker.ask(jobs)
 
     def _heard(self, worker: _Worker, message: dict[str, Any] | None, done: list[Done]) -> None:
         if message is None:
@@ -288,6 +339,7 @@ class Pool:
             self._died(worker, "crash", done)
             return
         _, job = worker.asked.popleft()
+        worker.load -= _load(job)
         if worker.asked:
             worker.asked[0][1].begun = time.monotonic()
         answer: Answer | None = None

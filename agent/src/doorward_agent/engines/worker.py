@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 import psutil
 
@@ -380,23 +380,34 @@ def _serve(channel: Channel, examiner: Examiner) -> int:
         asked = channel.receive()
         if asked is None:
             return 0
-        message, descriptor = asked
-        job = message["job"]
-        try:
-            if descriptor is None:
-                descriptor = os.open(message["path"], os.O_RDONLY | getattr(os, "O_BINARY", 0))
-            answer = examiner.examine(descriptor)
-        except OSError as error:
-            channel.send({"job": job, "error": "unreadable", "detail": str(error.strerror)})
-        except BaseException as error:  # noqa: BLE001 (a Rust panic is no Exception)
-            detail = f"{type(error).__name__}: {error}"[:500]
-            channel.send({"job": job, "error": "engine-failed", "detail": detail})
-            return EXIT_BROKEN
+        message, descriptors = asked
+        handed: list[int | str] = [*descriptors, *message.get("paths", ())]
+        for place, given in enumerate(handed):
+            # One answer a file, each before the next is begun: so it is known at which file a
+            # worker hangs or dies.
+            answer = _answered(examiner, given)
+            channel.send({"job": message["jobs"] + place, **answer})
+            if "broken" in answer:
+                return EXIT_BROKEN
+
+
+def _answered(examiner: Examiner, given: int | str) -> dict[str, Any]:
+    """Look at a file by its descriptor, which is closed then, or by its path."""
+    descriptor = -1
+    try:
+        if isinstance(given, str):
+            descriptor = os.open(given, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         else:
-            channel.send({"job": job, **answer.encoded()})
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
+            descriptor = given
+        return examiner.examine(descriptor).encoded()
+    except OSError as error:
+        return {"error": "unreadable", "detail": str(error.strerror)}
+    except BaseException as error:  # noqa: BLE001 (a Rust panic is no Exception)
+        detail = f"{type(error).__name__}: {error}"[:500]
+        return {"error": "engine-failed", "detail": detail, "broken": True}
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 if __name__ == "__main__":
