@@ -553,7 +553,11 @@ def seed(devices: int) -> int:
         EmailAddress.objects.create(user=user, email=email, verified=True, primary=True)
         account = signup.found_account(user)
         _, text = tokens.create(
-            user, name="fleet", scopes=["devices:read", "devices:write"], days=1, account=account
+            user,
+            name="fleet",
+            scopes=["devices:read", "commands:write", "settings:write"],
+            days=1,
+            account=account,
         )
         client = Client(HTTP_HOST="localhost")
         client.force_login(user, "allauth.account.auth_backends.AuthenticationBackend")

@@ -104,7 +104,7 @@ for line in sys.stdin:
         by_token, method, path, body = words
         headers = {}
         if by_token is True:
-            scopes = ["devices:read", "devices:write", "reports:read"]
+            scopes = [scope.value for scope in tokens.Scope]
             _row, text = tokens.create(alice, name="x", scopes=scopes, days=1)
             headers = {"Authorization": f"Bearer {text}"}
         elif by_token is False:

@@ -48,6 +48,7 @@ ONLY_LOOKS: Final = {
     "protection_group_remove",
     "protection_group_section",
     "protection_undo",
+    "protection_go_back",
     "device_settings_group",
     "device_settings_section",
     "threat_wrong",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 from uuid import UUID
 
 import pytest
 import time_machine
+from django.apps import apps
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -237,13 +239,13 @@ CALLS = [
     ("PATCH", "/devices/{id}", "devices:write"),
     ("DELETE", "/devices/{id}", "devices:write"),
     ("GET", "/settings", "devices:read"),
-    ("PATCH", "/settings", "devices:write"),
+    ("PATCH", "/settings", "settings:write"),
     ("GET", "/settings/versions", "devices:read"),
     ("GET", "/devices/{id}/settings", "devices:read"),
-    ("PATCH", "/devices/{id}/settings", "devices:write"),
-    ("POST", "/devices/{id}/commands", "devices:write"),
+    ("PATCH", "/devices/{id}/settings", "settings:write"),
+    ("POST", "/devices/{id}/commands", "commands:write"),
     ("GET", "/commands/{id}", "devices:read"),
-    ("DELETE", "/commands/{id}", "devices:write"),
+    ("DELETE", "/commands/{id}", "commands:write"),
     ("GET", "/quarantine", "reports:read"),
     ("GET", "/scans", "reports:read"),
     ("GET", "/scans/{id}", "reports:read"),
@@ -349,6 +351,35 @@ def test_a_token_does_only_what_it_was_made_for(
     for held in ALL:
         answer = script_of(alice, held).call(method, address, body)
         assert is_problem(answer, 403) == (scope is not None and scope != held)
+
+
+@pytest.mark.django_db
+def test_tokens_from_before_the_finer_scopes_keep_what_they_could_do(
+    alice: User, alices_account: Account, laptop: Device
+) -> None:
+    moved = import_module("doorward.accounts.migrations.0012_scopes_of_their_own")
+    old, reader = (
+        tokens.create(alice, name="x", scopes=scopes, days=30)
+        for scopes in (["devices:read", "devices:write", "members:read"], ["devices:read"])
+    )
+    moved.keep_what_they_could(apps, None)
+    moved.keep_what_they_could(apps, None)
+    held = {token.pk: token.scopes for token in PersonalToken.objects.all()}
+    assert held == {
+        old[0].pk: "devices:read devices:write commands:write settings:write members:read",
+        reader[0].pk: "devices:read",
+    }
+    script = Script(old[1])
+    changed = script.call("PATCH", "/settings", {"values": {"quick_scan": {"window": 60}}})
+    assert changed.status_code == 200
+    laptop.capabilities = ["scan.run"]
+    laptop.save()
+    scan = {"kind": "scan.run", "args": {"scope": "quick"}}
+    assert script.call("POST", f"/devices/{laptop.pk}/commands", scan).status_code == 202
+    moved.forget_them(apps, None)
+    assert (
+        PersonalToken.objects.get(pk=old[0].pk).scopes == "devices:read devices:write members:read"
+    )
 
 
 @pytest.mark.django_db

@@ -33,6 +33,8 @@ class Scope(StrEnum):
 
     DEVICES_READ = "devices:read"
     DEVICES_WRITE = "devices:write"
+    COMMANDS_WRITE = "commands:write"
+    SETTINGS_WRITE = "settings:write"
     REPORTS_READ = "reports:read"
     MEMBERS_READ = "members:read"
 

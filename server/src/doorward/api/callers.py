@@ -28,9 +28,9 @@ ACCOUNT_HEADER: Final = "X-Account"
 NEEDED: Final[dict[Act, Scope]] = {
     Act.DEVICES_LOOK: Scope.DEVICES_READ,
     Act.DEVICES_CHANGE: Scope.DEVICES_WRITE,
-    Act.DEVICES_COMMAND: Scope.DEVICES_WRITE,
+    Act.DEVICES_COMMAND: Scope.COMMANDS_WRITE,
     # A token proves nothing anew, so it can't have devices protect less.
-    Act.PROTECTION_CHANGE: Scope.DEVICES_WRITE,
+    Act.PROTECTION_CHANGE: Scope.SETTINGS_WRITE,
     Act.REPORTS_LOOK: Scope.REPORTS_READ,
     Act.MEMBERS_LOOK: Scope.MEMBERS_READ,
 }

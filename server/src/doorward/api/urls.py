@@ -48,6 +48,9 @@ api = Api(
         "Sign in through /_allauth/ and send the session token as X-Session-Token, or send a "
         "personal access token as `Authorization: Bearer dwp_…`. Who belongs to several accounts "
         "names one by its id in `X-Account`; without it, the one they belong to longest is meant. "
+        "A token has scopes: devices:read, devices:write (add, rename, remove), commands:write "
+        "(have devices scan and the like), settings:write (what they are told, never to protect "
+        "less), reports:read, members:read. "
         "Errors are RFC 9457 problems. "
         "Lists are read by cursor: pass `next` of one answer as `cursor` of the next call."
     ),

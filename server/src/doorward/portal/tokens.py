@@ -23,8 +23,12 @@ from doorward.portal.visits import Visit
 
 SCOPES: Final = {
     Scope.DEVICES_READ: gettext_lazy("See the devices"),
-    Scope.DEVICES_WRITE: gettext_lazy(
-        "Add, rename and remove devices, have them scan, and change what they are told to do"
+    Scope.DEVICES_WRITE: gettext_lazy("Add, rename and remove devices"),
+    Scope.COMMANDS_WRITE: gettext_lazy(
+        "Have devices scan, fetch definitions or say how they are; never let a file out"
+    ),
+    Scope.SETTINGS_WRITE: gettext_lazy(
+        "Change what devices are told to do, but never so that they protect less"
     ),
     Scope.REPORTS_READ: gettext_lazy("See scans and threats"),
     Scope.MEMBERS_READ: gettext_lazy("See who belongs to the account"),
