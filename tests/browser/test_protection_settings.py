@@ -130,6 +130,16 @@ def test_a_change_reaches_the_device_is_shown_applied_and_is_taken_back(
         alice.look_around("changes")
         take_picture(alice, tmp_path, "versions")
 
+        page.get_by_role("link", name="Compare two").click()
+        page.get_by_label("From").select_option("1")
+        page.get_by_label("To").select_option("2")
+        page.get_by_role("button", name="See what differs").click()
+        expect(page.locator(".compared")).to_contain_text("Run it by itself")
+        alice.look_around("two versions")
+        take_picture(alice, tmp_path, "compare")
+        page.get_by_role("button", name="Go back to how it stood after change 1").click()
+        expect(page.get_by_text("Nothing was changed: it stands so already.")).to_be_visible()
+
         alice.open("/protection/groups/new/")
         page.get_by_label("Name").fill("Downstairs")
         page.get_by_label("Kitchen PC").check()

@@ -203,6 +203,133 @@ def test_undo_restores_byte_equal_settings(alices_browser: Client, kitchen: Devi
     assert "21:00" in alices_browser.get("/protection/versions/2/").content.decode()
 
 
+def text_of(answer: Any) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", answer.content.decode()))
+
+
+def test_any_two_versions_are_laid_beside_each_other_in_the_words_of_the_form(
+    alices_browser: Client, kitchen: Device
+) -> None:
+    saved(alices_browser, QUICK, quick(start="20:00"), why="Lunch was disturbed")
+    saved(alices_browser, QUICK, quick(start="21:00"))
+    saved(alices_browser, "/protection/groups/new/", {"name": "Office", "devices": [kitchen.pk]})
+    here = "/protection/versions/compare/"
+    last = alices_browser.get(here)
+    assert "Group Office" in text_of(last), "without a choice, the last change"
+    assert "20:00" not in text_of(last)
+    assert "change 1 · " in text_of(last)
+    assert "Lunch was disturbed" in text_of(last)
+    first = text_of(alices_browser.get(f"{here}?older=0&newer=2"))
+    assert re.search(r"12:00 becomes 21:00", first), "what stood between the two is not said"
+    assert alices_browser.get(f"{here}?older=2&newer=0").content.decode().count("<ins>21:00") == 1
+    every = text_of(alices_browser.get(f"{here}?older=1&newer=3"))
+    assert "20:00 becomes 21:00" in every
+    assert "in none becomes Office" in every
+    assert "Both are the same one." in text_of(alices_browser.get(f"{here}?older=2&newer=2"))
+    for wrong in (
+        "?older=0&newer=4",
+        "?older=x",
+        "?newer=-1",
+        "?older=%C2%B2",
+        "?newer=9999999999",
+    ):
+        assert alices_browser.get(here + wrong).status_code == 404
+    assert 'href="/protection/versions/compare/?older=2&amp;newer=3"' in (
+        alices_browser.get("/protection/versions/2/").content.decode()
+    )
+
+
+def test_what_was_changed_back_in_between_does_not_differ(
+    alices_browser: Client, kitchen: Device
+) -> None:
+    for start in ("20:00", "21:00", "20:00"):
+        saved(alices_browser, QUICK, quick(start=start))
+    page = text_of(alices_browser.get("/protection/versions/compare/?older=1&newer=3"))
+    assert "Nothing differs" in page
+
+
+def test_going_back_to_a_version_restores_byte_equal_settings_and_says_so(
+    alices_browser: Client, kitchen: Device
+) -> None:
+    assert alices_browser.post("/protection/versions/0/back/").status_code == 404
+    saved(alices_browser, QUICK, quick(start="20:00"))
+    before = policy.told(kitchen.pk)[1]
+    saved(alices_browser, "/protection/groups/new/", {"name": "Office", "devices": [kitchen.pk]})
+    group = Group.objects.get()
+    inside = f"/protection/groups/{group.pk}/settings/quick-scan/"
+    saved(alices_browser, inside, quick(start="19:00"))
+    saved(alices_browser, QUICK, quick(start="22:00"))
+    page = alices_browser.get("/protection/versions/compare/?older=1&newer=3").content.decode()
+    assert "Go back to how it stood after change 1" in page
+    assert "What was changed once more since then would be taken back too." in page
+    looked = alices_browser.post("/protection/versions/1/back/")
+    assert "Go back to how it stood after change 1?" in looked.content.decode()
+    assert policy.told(kitchen.pk)[1] != before, "looking changes nothing"
+    why = "Back to how it stood after change 1"
+    assert f'value="{why}"' in looked.content.decode()
+    alices_browser.post("/protection/save/", {"change": change_in(looked), "why": why})
+    assert policy.told(kitchen.pk)[1] == before
+    assert not Group.objects.exists()
+    # That, too, can be taken back, and what was there is there again.
+    again = alices_browser.post("/protection/versions/4/back/")
+    alices_browser.post("/protection/save/", {"change": change_in(again)})
+    assert told(kitchen)["quick_scan"]["start"] == "19:00"
+    assert Group.objects.get().pk == group.pk
+
+
+def test_the_names_of_groups_change_places_when_all_goes_back(
+    alices_browser: Client, kitchen: Device
+) -> None:
+    for name in ("Kids", "Office"):
+        saved(alices_browser, "/protection/groups/new/", {"name": name})
+    kids, office = Group.objects.order_by("name")
+    for group, name in ((kids, "Other"), (office, "Kids"), (kids, "Office")):
+        saved(alices_browser, f"/protection/groups/{group.pk}/edit/", {"name": name})
+    looked = alices_browser.post("/protection/versions/2/back/")
+    alices_browser.post("/protection/save/", {"change": change_in(looked)})
+    assert [each.pk for each in Group.objects.order_by("name")] == [kids.pk, office.pk]
+
+
+def test_comparing_asks_the_database_the_same_for_2_and_for_60_versions(
+    alices_browser: Client, kitchen: Device
+) -> None:
+    asked = []
+    done = 0
+    for total in (2, 20, 60):
+        while done < total:
+            saved(alices_browser, QUICK, quick(start=f"1{done % 2}:{done % 60:02}"))
+            done += 1
+        here = f"/protection/versions/compare/?older=0&newer={total}"
+        alices_browser.get(here)
+        with CaptureQueriesContext(connection) as queries:
+            assert alices_browser.get(here).status_code == 200
+        asked.append(len(queries))
+    assert len(set(asked)) == 1, asked
+    assert asked[0] <= 14
+
+
+def test_who_may_only_look_compares_and_cannot_go_back(
+    bobs_browser: Client, bob: User, alices_browser: Client, kitchen: Device
+) -> None:
+    Membership.objects.filter(user=bob).update(role=Role.VIEWER)
+    saved(alices_browser, QUICK, quick(start="20:00"))
+    page = bobs_browser.get("/protection/versions/compare/?older=0&newer=1")
+    assert "20:00" in text_of(page)
+    assert b"/back/" not in page.content
+    assert bobs_browser.post("/protection/versions/0/back/").status_code == 403
+
+
+def test_charlie_compares_nothing_of_alices(
+    charlies_browser: Client, alices_browser: Client, kitchen: Device
+) -> None:
+    saved(alices_browser, QUICK, quick(start="20:00"))
+    address = "/protection/versions/compare/?older=0&newer=1"
+    assert charlies_browser.get(address).status_code == 404
+    assert "Nothing was changed yet" in text_of(
+        charlies_browser.get("/protection/versions/compare/")
+    )
+
+
 def test_a_group_is_made_filled_told_and_removed(alices_browser: Client, kitchen: Device) -> None:
     saved(
         alices_browser,

@@ -263,6 +263,7 @@ def look(
     back: str,
     after: str,
     undoes: int | None = None,
+    returns_to: int | None = None,
     beside: Beside | None = None,
 ) -> HttpResponse:
     """Show what the change would do, before it is done."""
@@ -300,6 +301,7 @@ def look(
         "back": back,
         "longest": LONGEST_WHY,
         "undoes": undoes,
+        "returns_to": returns_to,
         "beside": beside,
         "save_at": beside.save_at if beside is not None else f"{HERE}save/",
     }

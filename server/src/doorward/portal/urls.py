@@ -98,7 +98,13 @@ urlpatterns = [
         name="protection_group_section",
     ),
     path("protection/versions/", protection_versions.overview, name="protection_versions"),
+    path("protection/versions/compare/", protection_versions.compare, name="protection_compare"),
     path("protection/versions/<int:number>/", protection_versions.show, name="protection_version"),
+    path(
+        "protection/versions/<int:number>/back/",
+        protection_versions.go_back,
+        name="protection_go_back",
+    ),
     path(
         "protection/versions/<int:number>/undo/", protection_versions.undo, name="protection_undo"
     ),

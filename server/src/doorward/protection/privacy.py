@@ -66,7 +66,7 @@ def register() -> None:
             "at": "when it was made",
             "by": "the number of the person who made it",
             "why": "the reason they gave",
-            "undoes": "the number of the change it took back",
+            "undoes": "the number of the change it took back; of several, of the first",
             "changes": "what stood there before and after, as JSON",
         },
         _changes,

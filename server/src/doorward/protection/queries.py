@@ -66,6 +66,12 @@ def versions(
     return found[:size], found[size - 1].number if len(found) > size else 0
 
 
+def offered(account: Account, size: int) -> list[SettingsVersion]:
+    """Return the newest changes to choose from: their numbers, times and reasons, nothing more."""
+    rows = SettingsVersion.objects.filter(account=account).order_by("-number")
+    return list(rows.only("number", "at", "why")[:size])
+
+
 def version(account: Account, number: int) -> SettingsVersion | None:
     """Return one change of this account."""
     rows = SettingsVersion.objects.filter(account=account, number=number).select_related("by")
