@@ -13,18 +13,19 @@ import sys
 import tarfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yara_x
 import zstandard
 
 from doorward_agent import definitions, scan
 from doorward_agent.config import AgentConfig
 from doorward_agent.definitions import build
 from doorward_agent.definitions.build import eicar
-from doorward_agent.engines import channel, pool
+from doorward_agent.engines import channel, compiled, pool, yara
 
 # A worker that misbehaves on demand.
 STUBBORN = """
@@ -371,3 +372,93 @@ def test_an_unreadable_message_breaks_the_channel(
 def test_an_answer_that_cannot_be_read_breaks_the_channel(values: dict[str, object]) -> None:
     with pytest.raises(channel.ChannelBroken):
         channel.Answer.decoded(values)
+
+
+def _sources() -> list[tuple[str, str]]:
+    return yara.read_sources(definitions.current().rule_files)
+
+
+def _engine(rules: yara_x.Rules) -> yara.YaraEngine:
+    return yara.YaraEngine(
+        rules, version="1", timeout=5, window_bytes=1 << 20, window_overlap_bytes=1000
+    )
+
+
+def test_rules_are_compiled_once_and_find_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "rules.compiled"
+    kept = os.fspath(place)
+    before = _engine(compiled.rules(_sources(), kept=kept)).scan(eicar())
+    assert place.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [place]
+    monkeypatch.setattr(yara, "compiled", lambda sources: pytest.fail("compiled again"))
+    assert _engine(compiled.rules(_sources(), kept=kept)).scan(eicar()) == before
+    assert before
+
+
+def _is_cut(content: bytes) -> bytes:
+    return content[:-1]
+
+
+def _is_flipped(content: bytes) -> bytes:
+    return content[:-9] + bytes((content[-9] ^ 1,)) + content[-8:]
+
+
+def _is_of_another_kind(content: bytes) -> bytes:
+    return content[:8] + bytes(32) + content[40:]
+
+
+def _is_empty(content: bytes) -> bytes:
+    return content[:0]
+
+
+@pytest.mark.parametrize("spoil", [_is_cut, _is_flipped, _is_of_another_kind, _is_empty])
+def test_kept_rules_that_are_not_whole_are_compiled_anew(
+    spoil: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    kept = tmp_path / "rules.compiled"
+    compiled.rules(_sources(), kept=os.fspath(kept))
+    whole = kept.read_bytes()
+    kept.write_bytes(spoil(whole))
+    assert _engine(compiled.rules(_sources(), kept=os.fspath(kept))).scan(eicar())
+    assert kept.read_bytes()[:40] == whole[:40]
+    assert len(kept.read_bytes()) > len(whole) // 2
+
+
+def test_one_changed_letter_in_a_rule_is_another_set(tmp_path: Path) -> None:
+    kept = os.fspath(tmp_path / "rules.compiled")
+    source = 'rule a { strings: $a = "alice" condition: $a }'
+    assert _engine(compiled.rules([("x", source)], kept=kept)).scan(b"alice")
+    other = _engine(compiled.rules([("x", source.replace("alice", "alicf"))], kept=kept))
+    assert not other.scan(b"alice")
+    assert other.scan(b"alicf")
+    assert not _engine(compiled.rules([("x", "")], kept=kept)).scan(b"alicf")
+    # The same text, cut elsewhere between name and source.
+    assert _engine(compiled.rules([("x/", source)], kept=kept)).scan(b"alice")
+
+
+def test_asvs_15_2_5_kept_rules_that_others_may_write_or_have_linked_are_not_believed(
+    tmp_path: Path,
+) -> None:
+    kept = tmp_path / "rules.compiled"
+    harmless = [("x", "rule a { condition: false }")]
+    compiled.rules(harmless, kept=os.fspath(kept))
+    # What a stranger would plant: rules that find nothing, under the key of those that do.
+    planted = kept.read_bytes()
+    compiled.rules(_sources(), kept=os.fspath(kept))
+    kept.write_bytes(kept.read_bytes()[:40] + planted[40:])
+    assert _engine(compiled.rules(_sources(), kept=os.fspath(kept))).scan(eicar()) == []
+    kept.chmod(0o622)
+    assert _engine(compiled.rules(_sources(), kept=os.fspath(kept))).scan(eicar())
+
+    kept.write_bytes(kept.read_bytes()[:40] + planted[40:])
+    kept.rename(tmp_path / "elsewhere")
+    kept.symlink_to(tmp_path / "elsewhere")
+    assert _engine(compiled.rules(_sources(), kept=os.fspath(kept))).scan(eicar())
+    assert not kept.is_symlink()
+
+
+def test_a_state_folder_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
+    nowhere = os.fspath(tmp_path / "missing" / "rules.compiled")
+    assert _engine(compiled.rules(_sources(), kept=nowhere)).scan(eicar())

@@ -185,6 +185,11 @@ class AgentConfig:
         return self.state_dir / "verdicts"
 
     @property
+    def compiled_file(self) -> Path:
+        """The rules as the engine's compiler made them, so that no start compiles them again."""
+        return self.state_dir / "rules.compiled"
+
+    @property
     def quarantine_dir(self) -> Path:
         """The vault, what is held on its way there, and the journal of unfinished moves."""
         return self.state_dir / "quarantine"

@@ -148,7 +148,13 @@ class _Worker:
         self._reader.start()
         limits = {name: getattr(config, name) for name in LIMITS}
         try:
-            self.channel.send({"limits": limits, "definitions": definitions})
+            self.channel.send(
+                {
+                    "limits": limits,
+                    "definitions": definitions,
+                    "compiled": os.fspath(config.compiled_file),
+                }
+            )
         except ChannelBroken:
             # It died at once; the reader tells.
             return

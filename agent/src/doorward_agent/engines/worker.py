@@ -30,6 +30,7 @@ from doorward_agent.engines import (
     Hit,
     Limit,
     clamav,
+    compiled,
     confinement,
     yara,
 )
@@ -355,7 +356,7 @@ def main(arguments: list[str]) -> int:
     config = AgentConfig(state_dir=Path(os.devnull), **values["limits"])
     try:
         found = definitions.current(values["definitions"])
-        rules = yara.compiled(yara.read_sources(found.rule_files))
+        rules = compiled.rules(yara.read_sources(found.rule_files), kept=values["compiled"])
         hashes = Known(found)
         ours = yara.YaraEngine(
             rules,
