@@ -30,6 +30,8 @@ from pathlib import Path
 import psutil
 
 from bench import ground
+from doorward.protection.definitions import joining
+from doorward.protection.definitions.importers import clamav, reading
 from doorward_agent import definitions
 from doorward_protocol import hash_list
 
@@ -362,17 +364,14 @@ def _same_signatures(state: Path, signatures: Path) -> None:
     (ours.parent.parent / definitions.CURRENT).write_text("many")
     signatures.mkdir()
     bodies = [chance.randbytes(chance.randint(12, 32)).hex() for _ in range(PATTERNS)]
-    with (ours / "many.yar").open("w") as target:
-        for first in range(0, PATTERNS, 100):
-            patterns = "\n".join(
-                f"$MANY_{number} = {{ {bodies[number]} }}" for number in range(first, first + 100)
-            )
-            target.write(
-                f'rule many_{first} {{ meta: id = "MANY" each = "pattern" strings:\n{patterns}\n'
-                "condition: any of them }\n"
-            )
-    with (signatures / "many.ndb").open("w") as target:
-        target.writelines(f"MANY_{number}:0:*:{body}\n" for number, body in enumerate(bodies))
+    lines = "".join(f"MANY_{number}:0:*:{body}\n" for number, body in enumerate(bodies))
+    (signatures / "many.ndb").write_text(lines)
+    # As the server imports and gives out such a file.
+    feed = reading.Feed()
+    clamav.read_bodies(lines, "many.ndb", feed)
+    if feed.refused:
+        raise RuntimeError(f"{len(feed.refused)} of the signatures are refused")
+    (ours / "many.rules").write_text(json.dumps(joining.joined(feed.rules)))
     digests = [chance.randbytes(32) for _ in range(HASHES)]
     named = ((digest, f"many {number % 1000}") for number, digest in enumerate(digests))
     (ours / "known.hashes").write_bytes(hash_list.build(named))

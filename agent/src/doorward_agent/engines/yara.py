@@ -127,8 +127,10 @@ def _read_at(descriptor: int, length: int, at: int) -> bytes:
 
 
 EACH = "each"
-"""A rule of which every pattern is a signature by itself says `each = "pattern"`. Evaluating ten
-thousand rules takes 170 us a file, however small; a hundred rules of a hundred patterns take 1."""
+"""A rule of which every pattern is a signature by itself says `each = "pattern"`, and may give each
+its title under the pattern's name. Evaluating ten thousand rules takes 170 us a file, however
+small; a hundred rules of a hundred patterns take 12, and 1 where a private pattern that is any of
+them goes before."""
 
 
 def _hits(rule: yara_x.Rule) -> list[Hit]:
@@ -136,9 +138,12 @@ def _hits(rule: yara_x.Rule) -> list[Hit]:
     hit = _hit(rule, told)
     if told.get(EACH) != "pattern":
         return [hit]
+    family = told.get("id", rule.namespace)
     names = [found.identifier.removeprefix("$") for found in rule.patterns if found.matches]
     return [
-        dataclasses.replace(hit, rule=f"{hit.rule}:{name}"[:_LONGEST], title=name[:_LONGEST])
+        dataclasses.replace(
+            hit, rule=f"{family}:{name}"[:_LONGEST], title=told.get(name, name)[:_LONGEST]
+        )
         for name in names
     ] or [hit]
 

@@ -22,7 +22,7 @@ from securesystemslib.signer import Signer
 from tuf.api.metadata import TargetFile, Targets
 
 from doorward.audit import trail
-from doorward.protection.definitions import keys, repository, rollout, sources
+from doorward.protection.definitions import joining, keys, repository, rollout, sources
 from doorward.protection.definitions.repository import Tree
 from doorward.protection.models import DefinitionSet, DefinitionSource, SetState
 from doorward_protocol import definitions, hash_list
@@ -170,7 +170,7 @@ def _parts(
         marked[marks].hashes |= content.hashes
         marked[marks].sizes |= content.sizes
         if content.rules:
-            text = msgspec.json.encode(content.rules, order="sorted")
+            text = msgspec.json.encode(joining.joined(content.rules), order="sorted")
             yield _part(RULES, source.name, text, marks, files)
     for key in marked["malicious"].hashes:
         marked["suspicious"].hashes.pop(key, None)

@@ -15,6 +15,10 @@ from doorward_protocol.hash_list import Other, sized_key
 
 LONGEST_SIGNATURE: Final = 16 * 1024
 """Characters of one body; longer ones are no signatures."""
+ENDING: Final = ".ndb"
+"""Of a file of bodies."""
+REASON: Final = 'reason = "The file holds what a ClamAV signature describes."'
+"""What every rule made here says."""
 FEWEST_BYTES: Final = 4
 """A body needs so many fixed bytes in a row, or it would be looked for nearly everywhere."""
 
@@ -118,8 +122,7 @@ def _rule(parts: list[str], number: int) -> str:
     safe = re.sub("[^A-Za-z0-9_]", "_", name)[:90]
     title = label(name).replace("\\", " ").replace('"', "'")
     return (
-        f'rule clamav_{safe}_{number} {{ meta: title = "{title}" '
-        'reason = "The file holds what a ClamAV signature describes." '
+        f'rule clamav_{safe}_{number} {{ meta: title = "{title}" {REASON} '
         f"strings: $body = {{ {string} }} condition: {condition} }}"
     )
 
