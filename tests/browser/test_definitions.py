@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import expect
+from tests.agent_at_work import working_agent
 from tests.browser.conftest import DESK, PHONE, NewVisitor
-from tests.browser.test_scan_now import with_device, working_agent
+from tests.browser.test_scan_now import with_device
 from tests.conftest import Server
 from tests.journeys.test_definitions import Olga
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import expect
+from tests.agent_at_work import EICAR, working_agent
 from tests.browser.conftest import DESK, PHONE, NewVisitor, Visitor, new_address
 from tests.conftest import agent
 
 PASSWORD = "seven lamps over a quiet door"
-# In two halves, so that no scanner takes this file for the test file itself.
-EICAR = r"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + "EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
 SEEN_WITHIN_MS = 5_000
 
 pytestmark = pytest.mark.browser
@@ -39,22 +34,6 @@ def sign_up(visitor: Visitor, server: Any, address: str) -> None:
     page.get_by_label("Code").fill(server.mailed_code(address))
     page.get_by_role("button", name="Confirm address").click()
     expect(page.get_by_role("heading", name="Let’s protect your first device")).to_be_visible()
-
-
-@contextmanager
-def running_agent(state: Path) -> Iterator[None]:
-    """Keep the real agent running meanwhile."""
-    with (state / "run.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "doorward_agent", "run", "--no-schedule", "--state", str(state)],
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +75,7 @@ def test_from_sign_up_to_the_threat_on_the_page(
     )
     alice.look_around("connected")
 
-    with running_agent(state):
+    with working_agent(state):
         page.get_by_role("link", name="Open the device").click()
         expect(page.locator("#live").get_by_text("Protected", exact=True)).to_be_visible(
             timeout=20_000
@@ -186,7 +165,7 @@ def test_row78_a_hostile_file_and_device_name_break_no_page(
     assert joined.returncode == 0, joined.stdout + joined.stderr
     deep = files / ("d" * 200) / ("e" * 200)
     deep.mkdir(parents=True)
-    with running_agent(state):
+    with working_agent(state):
         alice.open("/reports/threats/")
         (deep / f"{evil}.com").write_text(EICAR)
         assert agent(state, "scan", str(files)).returncode == 1

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import expect
+from tests.agent_at_work import working_agent
 from tests.browser.conftest import DESK, PHONE, NewVisitor, Visitor, new_address
-from tests.browser.test_from_sign_up_to_threat import running_agent, sign_up
+from tests.browser.test_from_sign_up_to_threat import sign_up
 from tests.browser.test_two_step import prove_again, take_picture
 from tests.conftest import agent
 
@@ -78,7 +79,7 @@ def test_a_change_reaches_the_device_is_shown_applied_and_is_taken_back(
     alice.look_around("no changes")
     state = tmp_path / "agent"
     joined(alice, state)
-    with running_agent(state):
+    with working_agent(state):
         alice.open("/protection/")
         expect(page.get_by_text("Applied on the one device there is.")).to_be_visible()
         expect(page.locator("#live").get_by_text("Protected", exact=True)).to_be_visible(
@@ -86,7 +87,6 @@ def test_a_change_reaches_the_device_is_shown_applied_and_is_taken_back(
         )
         alice.look_around("protection")
         take_picture(alice, tmp_path, "protection")
-        time.sleep(2)  # The agent's second call is the first that is held open.
 
         alice.open("/protection/settings/quick-scan/")
         alice.look_around("the quick scan")

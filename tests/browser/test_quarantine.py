@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import expect
+from tests.agent_at_work import EICAR, working_agent
 from tests.browser.conftest import DESK, PHONE, NewVisitor
-from tests.browser.test_from_sign_up_to_threat import EICAR, PASSWORD
-from tests.browser.test_scan_now import with_device, working_agent
+from tests.browser.test_from_sign_up_to_threat import PASSWORD
+from tests.browser.test_scan_now import with_device
 from tests.conftest import agent
 
 pytestmark = pytest.mark.browser

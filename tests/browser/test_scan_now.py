@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 import pytest
 from playwright.sync_api import expect
+from tests.agent_at_work import EICAR, working_agent
 from tests.browser.conftest import DESK, PHONE, NewVisitor, Visitor, new_address
-from tests.browser.test_from_sign_up_to_threat import EICAR, sign_up
+from tests.browser.test_from_sign_up_to_threat import sign_up
 from tests.conftest import agent
 from tests.journeys.test_commands import much
 
 RUNNING_WITHIN_MS = 1_000
 
 pytestmark = pytest.mark.browser
-
-
-@contextmanager
-def working_agent(state: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Keep the real agent running meanwhile, unless somebody kills it."""
-    with (state / "run.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "doorward_agent", "run", "--no-schedule", "--state", str(state)],
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def with_device(visitor: Visitor, server: Any, state: Path) -> str:
@@ -77,7 +56,6 @@ def test_n4_scan_now_is_running_within_a_second_moves_and_is_done(
         expect(page.locator("#live").get_by_text("Protected", exact=True)).to_be_visible(
             timeout=20_000
         )
-        time.sleep(2)  # Until a call of the agent's waits at the server.
         page.reload()
         page.get_by_text("Scan a folder, and more").click()
         page.get_by_label("Folder or file on the device").fill("files/../x")
@@ -120,11 +98,10 @@ def test_n4_a_scan_whose_agent_was_killed_is_interrupted_never_done_and_one_can_
     files.mkdir()
     much(files, 2000)
     address = with_device(alice, server, state)
-    with working_agent(state):
+    with working_agent(state) as work:
         expect(page.locator("#live").get_by_text("Protected", exact=True)).to_be_visible(
             timeout=20_000
         )
-        time.sleep(2)
 
         def scan_files() -> None:
             alice.open(address)
@@ -138,14 +115,7 @@ def test_n4_a_scan_whose_agent_was_killed_is_interrupted_never_done_and_one_can_
         page.get_by_role("button", name="Cancel").click()
         expect(page.locator("[data-state=canceled]")).to_contain_text("It was stopped.")
         scan_files()
-        work = psutil.Process(
-            next(
-                p.pid
-                for p in psutil.process_iter(["cmdline"])
-                if str(state) in (p.info["cmdline"] or []) and "run" in p.info["cmdline"]
-            )
-        )
-        work.send_signal(signal.SIGKILL)
+        work.kill()
     expect(page.locator("[data-state=running]")).to_be_visible()
     with working_agent(state):
         expect(page.locator("[data-state=interrupted]")).to_be_visible(timeout=30_000)

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import expect
+from tests.agent_at_work import EICAR, until, working_agent
 from tests.browser.conftest import DESK, PHONE, NewVisitor
-from tests.browser.test_from_sign_up_to_threat import EICAR, PASSWORD
-from tests.browser.test_scan_now import with_device, working_agent
+from tests.browser.test_from_sign_up_to_threat import PASSWORD
+from tests.browser.test_scan_now import with_device
 from tests.conftest import agent
-from tests.journeys.test_agent_and_server import until
 
 pytestmark = pytest.mark.browser
 

@@ -5,39 +5,27 @@ Nothing that was found is lost, and nothing is told twice.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
-import os
 import random
 import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests.agent_at_work import EICAR, enrolled, working_agent
 from tests.conftest import Server, agent
+from tests.journeys.test_agent_and_server import Alice
 
 KILLS = 20
 FILES = 30
 PATIENCE_S = 60
-# In two halves, so that no scanner takes this file for the test file itself.
-EICAR = r"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + "EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
 
 pytestmark = pytest.mark.slow
-
-NEW_CODE = """
-import django
-django.setup()
-from doorward.accounts import signup
-from doorward.accounts.models import User
-from doorward.devices import enrollment
-alice = User.objects.create_user("alice@example.org", None, name="Alice")
-print(enrollment.new_code(signup.found_account(alice), alice)[1])
-"""
 
 # Finds one imagined file after the other, says so once it is noted, and never ends by itself.
 FINDER = """
@@ -66,22 +54,9 @@ while True:
 @pytest.fixture
 def state(own_server: Server, tmp_path: Path) -> Path:
     """The state folder of an agent that was enrolled with a real server."""
-    made = subprocess.run(
-        [sys.executable, "-c", NEW_CODE],
-        env={
-            **os.environ,
-            **own_server.environment,
-            "DJANGO_SETTINGS_MODULE": "doorward.settings",
-            "DOORWARD_DATA": str(own_server.data),
-        },
-        capture_output=True,
-        text=True,
-        check=True,
-    )
     folder = tmp_path / "agent"
-    code = made.stdout.strip()
-    done = agent(folder, "enroll", "--server", own_server.device_url, "--code", code)
-    assert done.returncode == 0, done.stderr
+    with closing(Alice(own_server, "alice@example.org")) as alice:
+        enrolled(folder, own_server, alice.codes()[0])
     return folder
 
 
@@ -101,20 +76,10 @@ def kill(process: subprocess.Popen[bytes]) -> bytes:
     return said
 
 
-@contextlib.contextmanager
-def at_work(state: Path) -> Iterator[subprocess.Popen[bytes]]:
-    process = begin("-m", "doorward_agent", "run", "--no-schedule", "--state", str(state))
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
-
-
 def until_delivered(state: Path) -> None:
     """Let the agent run until nothing waits and nothing is unfinished."""
     left = (-1, -1)
-    with at_work(state):
+    with working_agent(state):
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             db = sqlite3.connect(state / "agent.db")
@@ -166,7 +131,7 @@ def test_d03_killed_20_times_in_a_scan_every_file_is_put_away_and_told_once(
     # Each is the test file with other white space behind it, so that no two are equal.
     for number, ending in zip(range(FILES), itertools.product(" \t\r\n", repeat=3), strict=False):
         (home / f"file{number}").write_text(EICAR + "".join(ending), newline="")
-    with at_work(state):
+    with working_agent(state):
         for _ in range(KILLS):
             scanning = begin("-m", "doorward_agent", "scan", str(home), "--state", str(state))
             time.sleep(luck.uniform(0.15, 0.7))

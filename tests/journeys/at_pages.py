@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.conftest import Server
+from tests.journeys.somebody import Somebody
 
 PASSWORD: Final = "a door that opens for Alice"
 
@@ -151,31 +148,11 @@ class Page:
         return found[1]
 
 
-class Alice:
+class Alice(Somebody):
     """The owner of an account, at the portal."""
 
     def __init__(self, server: Server, address: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", PAGES, address, PASSWORD],
-            env={
-                **os.environ,
-                **server.environment,
-                "DJANGO_SETTINGS_MODULE": "doorward.settings",
-                "DOORWARD_DATA": str(server.data),
-            },
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def __call__(self, *words: Any) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(words) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, f"{words[0]} ended the process at the pages"
-        return json.loads(answer)
+        super().__init__(server, PAGES, address, PASSWORD)
 
     def opens(self, path: str, **headers: str) -> Page:
         """Open a page."""
@@ -195,11 +172,3 @@ class Alice:
         found = re.search(r"--code ([0-9A-Z-]{14})", page.body)
         assert found, page.words[:500]
         return found[1]
-
-    def close(self) -> None:
-        """Leave."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait(10)

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from tests.agent_at_work import EICAR, enrolled, status, until, working_agent
 from tests.conftest import Server, agent
+from tests.journeys.somebody import Somebody
 
 from doorward_agent import database, identity, link, loop
 from doorward_agent.config import AgentConfig
 from doorward_protocol import messages, signing
 
-# In two halves, so that no scanner takes this file for the test file itself.
-EICAR = r"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + "EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
 DELIVERED_WITHIN_S = 5.0
-PATIENCE_S = 30.0
 
 ACCOUNT = """
 import json, sys
@@ -36,69 +31,54 @@ from doorward.accounts.models import User
 from doorward.devices import enrollment, removal
 from doorward.devices.models import Device
 from doorward.reports.models import Detection
-def person(address):
-    found = User.objects.filter(email=address).first()
-    if found is None:
-        found = User.objects.create_user(address, None, name="Alice")
-        signup.found_account(found)
-    return found
-what, address, *rest = sys.argv[1:]
-alice = person(address)
+alice = User.objects.filter(email=sys.argv[1]).first()
+if alice is None:
+    alice = User.objects.create_user(sys.argv[1], None, name="Alice")
+    signup.found_account(alice)
 account = members.account_of(alice)
 devices = Device.objects.filter(account=account)
-if what == "codes":
-    print(json.dumps([enrollment.new_code(account, alice)[1] for _ in range(int(rest[0]))]))
-elif what == "remove":
-    removal.remove(devices.get(pk=rest[0]), actor=alice)
-    print("{}")
-else:
-    print(json.dumps({
-        "devices": [str(device.pk) for device in devices.filter(revoked_at=None)],
-        "cloned": [str(device.pk) for device in devices.exclude(cloned_at=None)],
-        "findings": [found.path for found in Detection.objects.filter(account_id=account.pk)],
-    }))
+for line in sys.stdin:
+    what, *words = json.loads(line)
+    answer = {}
+    if what == "codes":
+        answer = [enrollment.new_code(account, alice)[1] for _ in range(words[0])]
+    elif what == "remove":
+        removal.remove(devices.get(pk=words[0]), actor=alice)
+    elif what == "look":
+        answer = {
+            "devices": [str(device.pk) for device in devices.filter(revoked_at=None)],
+            "cloned": [str(device.pk) for device in devices.exclude(cloned_at=None)],
+            "findings": [found.path for found in Detection.objects.filter(account_id=account.pk)],
+        }
+    print(json.dumps(answer), flush=True)
 """
 
 
-class Alice:
+class Alice(Somebody):
     """The owner of an account on the server, acting on its database."""
 
     def __init__(self, server: Server, address: str) -> None:
-        self.server, self.address = server, address
-
-    def _does(self, what: str, *words: str) -> object:
-        done = subprocess.run(
-            [sys.executable, "-c", ACCOUNT, what, self.address, *words],
-            env={
-                **os.environ,
-                **self.server.environment,
-                "DJANGO_SETTINGS_MODULE": "doorward.settings",
-                "DOORWARD_DATA": str(self.server.data),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        super().__init__(server, ACCOUNT, address)
 
     def codes(self, count: int = 1) -> list[str]:
-        found = self._does("codes", str(count))
+        found = self("codes", count)
         assert isinstance(found, list)
         return found
 
     def removes(self, device: str) -> None:
-        self._does("remove", device)
+        self("remove", device)
 
     def sees(self) -> dict[str, list[str]]:
-        found = self._does("look")
+        found = self("look")
         assert isinstance(found, dict)
         return found
 
 
 @pytest.fixture
-def alice(server: Server, request: pytest.FixtureRequest) -> Alice:
-    return Alice(server, f"alice-{abs(hash(request.node.name))}@example.org")
+def alice(server: Server, request: pytest.FixtureRequest) -> Iterator[Alice]:
+    found = Alice(server, f"alice-{abs(hash(request.node.name))}@example.org")
+    yield found
+    found.close()
 
 
 @pytest.fixture
@@ -111,45 +91,6 @@ def home(tmp_path: Path) -> Path:
     folder = tmp_path / "home"
     folder.mkdir()
     return folder
-
-
-def enrolled(state: Path, server: Server, code: str) -> str:
-    done = agent(state, "enroll", "--server", server.device_url, "--code", code)
-    assert done.returncode == 0, done.stderr
-    found = identity.load(state)
-    assert found is not None
-    return found.device_id
-
-
-@contextlib.contextmanager
-def at_work(state: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with (state / "run.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "doorward_agent", "run", "--no-schedule", "--state", str(state)],
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        assert process.wait(30) == 0, (state / "run.log").read_text()
-
-
-def status(state: Path) -> dict[str, object]:
-    found = json.loads(agent(state, "status", "--json").stdout)
-    assert isinstance(found, dict)
-    return found
-
-
-def until(true: Callable[[], bool], seconds: float = PATIENCE_S) -> float:
-    """Wait until it is so; answer the seconds that took."""
-    began = time.monotonic()
-    while not true():
-        if time.monotonic() - began > seconds:
-            pytest.fail(f"not so within {seconds} s")
-        time.sleep(0.05)
-    return time.monotonic() - began
 
 
 def linked(state: Path, **more: object) -> link.Link:
@@ -193,8 +134,7 @@ def test_a_finding_is_on_the_server_within_seconds_of_the_scan(
     enrolled(state, server, alice.codes()[0])
     threat = home / "invoice.com"
     threat.write_text(EICAR)
-    with at_work(state):
-        until(lambda: bool(status(state)["last_check_in"]))
+    with working_agent(state):
         done = agent(state, "scan", str(home))
         assert done.returncode == 1, done.stderr
         until(lambda: status(state)["outbox"]["waiting"] == 0, DELIVERED_WITHIN_S)  # type: ignore[index]  # a dict
@@ -252,8 +192,7 @@ def test_a38_a_removed_device_stops_reporting_and_goes_on_protecting(
     server: Server, alice: Alice, state: Path, home: Path
 ) -> None:
     device = enrolled(state, server, alice.codes()[0])
-    with at_work(state) as work:
-        until(lambda: bool(status(state)["last_check_in"]))
+    with working_agent(state) as work:
         alice.removes(device)
         # It learns of it at its next call: here, when it has something to tell.
         for number in (1, 2):
@@ -281,34 +220,32 @@ def test_a_copied_disk_is_told_to_enroll_anew(
     server: Server, alice: Alice, state: Path, tmp_path: Path
 ) -> None:
     device = enrolled(state, server, alice.codes()[0])
-    with at_work(state):
-        until(lambda: bool(status(state)["last_check_in"]))
+    with working_agent(state):
+        pass
     copy = tmp_path / "copy"
     shutil.copytree(state, copy)
-    with at_work(state), at_work(copy):
+    with working_agent(state, connected=False), working_agent(copy, connected=False):
         until(lambda: any("same key" in str(status(each)["trouble"]) for each in (state, copy)))
     assert alice.sees()["cloned"] == [device]
 
 
 def test_a_server_that_restarts_loses_nothing(own_server: Server, state: Path, home: Path) -> None:
-    alice = Alice(own_server, "alice@example.org")
-    enrolled(state, own_server, alice.codes()[0])
-    with at_work(state):
-        until(lambda: bool(status(state)["last_check_in"]))
-        own_server.stop()
-        (home / "invoice.com").write_text(EICAR)
-        assert agent(state, "scan", str(home)).returncode == 1
-        until(lambda: bool(status(state)["trouble"]))
-        own_server.start()
-        until(lambda: status(state)["outbox"]["waiting"] == 0)  # type: ignore[index]  # a dict
-        until(lambda: not status(state)["trouble"])
-    assert len(alice.sees()["findings"]) == 1
+    with closing(Alice(own_server, "alice@example.org")) as alice:
+        enrolled(state, own_server, alice.codes()[0])
+        with working_agent(state):
+            own_server.stop()
+            (home / "invoice.com").write_text(EICAR)
+            assert agent(state, "scan", str(home)).returncode == 1
+            until(lambda: bool(status(state)["trouble"]))
+            own_server.start()
+            until(lambda: status(state)["outbox"]["waiting"] == 0)  # type: ignore[index]  # a dict
+            until(lambda: not status(state)["trouble"])
+        assert len(alice.sees()["findings"]) == 1
 
 
 def test_the_agent_ends_in_good_order_when_asked(server: Server, alice: Alice, state: Path) -> None:
     enrolled(state, server, alice.codes()[0])
-    with at_work(state) as work:
-        until(lambda: bool(status(state)["last_check_in"]))
+    with working_agent(state) as work:
         # In the middle of a check-in that the server holds open.
         work.send_signal(signal.SIGTERM)
         assert work.wait(5) == 0
@@ -321,12 +258,8 @@ def test_asvs_16_2_5_the_agents_log_holds_no_secret(
     (code,) = alice.codes()
     enrolled(state, server, code)
     log = state / "run.log"
-    words = ("-m", "doorward_agent", "run", "--no-schedule", "--verbose", "--state", str(state))
-    with log.open("ab") as file:
-        process = subprocess.Popen([sys.executable, *words], stderr=file)
-    until(lambda: bool(status(state)["last_check_in"]))
-    process.terminate()
-    process.wait(20)
+    with working_agent(state, "--verbose"):
+        pass
     told = log.read_text()
     assert "reporting to" in told
     for secret in (code, "Bearer", "Signature", "PRIVATE"):

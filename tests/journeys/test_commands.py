@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import io
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from tests.agent_at_work import EICAR, PATIENCE_S, enrolled, until, working_agent
 from tests.conftest import Server, agent
-from tests.journeys.test_agent_and_server import EICAR, Alice, enrolled, status, until
+from tests.journeys.somebody import Somebody
+from tests.journeys.test_agent_and_server import Alice
 
 from doorward_agent import identity
 from doorward_protocol import signing
 
 RUNNING_WITHIN_S = 1.0
-PATIENCE_S = 30.0
 
 ASKING = """
 import json, sys
@@ -74,29 +68,11 @@ for line in sys.stdin:
 """
 
 
-class Member:
-    """Somebody who asks devices to do things, by a process of their own as the portal is one."""
+class Member(Somebody):
+    """Somebody who asks devices to do things."""
 
     def __init__(self, server: Server) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", ASKING],
-            env={
-                **os.environ,
-                **server.environment,
-                "DJANGO_SETTINGS_MODULE": "doorward.settings",
-                "DOORWARD_DATA": str(server.data),
-            },
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def __call__(self, *words: Any) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(words) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        super().__init__(server, ASKING)
 
     def ask(self, device: str, kind: str, **args: Any) -> str:
         return str(self("ask", device, kind, args)["uid"])
@@ -107,20 +83,15 @@ class Member:
         assert isinstance(found, dict)
         return found
 
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait(10)
-
 
 @pytest.fixture
-def alice(server: Server, request: pytest.FixtureRequest) -> Alice:
-    return Alice(server, f"alice-{abs(hash(request.node.name))}@example.org")
+def alice(server: Server, request: pytest.FixtureRequest) -> Iterator[Alice]:
+    found = Alice(server, f"alice-{abs(hash(request.node.name))}@example.org")
+    yield found
+    found.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def member(server: Server) -> Iterator[Member]:
     found = Member(server)
     yield found
@@ -137,25 +108,6 @@ def home(tmp_path: Path) -> Path:
     folder = tmp_path / "home"
     folder.mkdir()
     return folder
-
-
-@contextmanager
-def at_work(state: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The real agent, connected: a call of its waits at the server."""
-    with (state / "run.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "doorward_agent", "run", "--no-schedule", "--state", str(state)],
-            stdout=log,
-            stderr=log,
-        )
-    before = status(state)["last_check_in"]
-    try:
-        until(lambda: status(state)["last_check_in"] != before)
-        time.sleep(1.5)  # Until the second call is held.
-        yield process
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def much(home: Path, archives: int = 150) -> None:
@@ -182,7 +134,7 @@ def test_n4_scan_now_runs_within_a_second_moves_and_is_done(
     device = enrolled(state, server, alice.codes()[0])
     much(home, 100)
     (home / "zz.com").write_text(EICAR)
-    with at_work(state):
+    with working_agent(state):
         uid = member.ask(device, "scan.run", paths=[str(home)])
         took = until(lambda: member("look", uid)["state"] == "running", 5)
         seen = set()
@@ -211,7 +163,7 @@ def test_a_canceled_scan_stops_and_says_so(
 ) -> None:
     device = enrolled(state, server, alice.codes()[0])
     much(home, 5000)
-    with at_work(state):
+    with working_agent(state):
         uid = member.ask(device, "scan.run", paths=[str(home)])
         member.wait_for(uid, "running")
         member("cancel", uid)
@@ -226,16 +178,16 @@ def test_n4_an_agent_killed_mid_scan_is_interrupted_never_done(
 ) -> None:
     device = enrolled(state, server, alice.codes()[0])
     much(home, 2000)
-    with at_work(state) as work:
+    with working_agent(state) as work:
         uid = member.ask(device, "scan.run", paths=[str(home)])
         until(lambda: member("look", uid)["files"] > 0)
         scans = [each for each in psutil.Process(work.pid).children() if "act" in each.cmdline()]
-        (work if victim == "agent" else scans[0]).send_signal(signal.SIGKILL)
+        (work if victim == "agent" else scans[0]).kill()
         if victim == "agent":
             # Its scan ends with it: nobody could stop it any more.
             until(lambda: not scans[0].is_running() or scans[0].status() == "zombie")
             assert member("look", uid)["state"] == "running"
-            with at_work(state):
+            with working_agent(state):
                 found = member.wait_for(uid, "interrupted", "done", "failed")
         else:
             found = member.wait_for(uid, "interrupted", "done", "failed")
@@ -251,7 +203,7 @@ def test_quarantine_is_restored_and_deleted_from_afar(
         file.write_text(EICAR + "\n" * number)
     assert agent(state, "scan", str(home)).returncode == 1
     first, second = [found[0] for found in member("quarantined", device)]
-    with at_work(state):
+    with working_agent(state):
         back = member.ask(device, "quarantine.restore", quarantine_id=first)
         gone = member.ask(device, "quarantine.delete", quarantine_id=second)
         assert member.wait_for(back, "done", "failed")["state"] == "done"
@@ -270,7 +222,7 @@ def test_a_new_key_is_taken_and_spoken_with(
 ) -> None:
     device = enrolled(state, server, alice.codes()[0])
     before = member("thumbprint", device)
-    with at_work(state):
+    with working_agent(state):
         uid = member.ask(device, "key.rotate")
         assert member.wait_for(uid, "done", "failed")["state"] == "done"
         after = member("thumbprint", device)
@@ -287,7 +239,7 @@ def test_a51_what_is_switched_off_on_the_computer_is_refused(
     server: Server, alice: Alice, member: Member, state: Path, home: Path
 ) -> None:
     device = enrolled(state, server, alice.codes()[0])
-    with at_work(state):
+    with working_agent(state):
         # Asked while the server still believes that it may.
         (state / "remote-actions-off").touch()
         uid = member.ask(device, "scan.run", paths=[str(home)])
@@ -311,7 +263,7 @@ def test_a48_a_folder_swapped_for_a_link_gets_no_file_from_afar(
     ((held, _),) = member("quarantined", device)
     folder.rmdir()
     folder.symlink_to(elsewhere)
-    with at_work(state):
+    with working_agent(state):
         uid = member.ask(device, "quarantine.restore", quarantine_id=held)
         found = member.wait_for(uid, "done", "failed")
     assert (found["state"], found["code"]) == ("failed", "link-in-path")

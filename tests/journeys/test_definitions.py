@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.agent_at_work import enrolled, status, until, working_agent
 from tests.conftest import Server, agent, free_port, new_server
-from tests.journeys.test_agent_and_server import Alice, enrolled, status, until
-from tests.journeys.test_commands import Member, at_work
+from tests.journeys.test_agent_and_server import Alice
+from tests.journeys.test_commands import Member
 
 from doorward_agent import identity
 
@@ -125,11 +126,13 @@ def olga(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Olga:
 
 
 @pytest.fixture
-def alice(server: Server, request: pytest.FixtureRequest) -> Alice:
-    return Alice(server, f"alice-{abs(hash(request.node.name))}@example.org")
+def alice(server: Server, request: pytest.FixtureRequest) -> Iterator[Alice]:
+    found = Alice(server, f"alice-{abs(hash(request.node.name))}@example.org")
+    yield found
+    found.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def member(server: Server) -> Iterator[Member]:
     found = Member(server)
     yield found
@@ -148,7 +151,7 @@ def test_a_new_list_of_hashes_reaches_a_device_by_command_and_finds_its_file(
     home.mkdir()
     (home / "invoice.txt").write_text("a threat nobody knew")
     device = enrolled(state, olga.server, alice.codes()[0])
-    with at_work(state):
+    with working_agent(state):
         made = olga.imports(["a threat nobody knew"])
         assert (made["imported"], made["hashes"], made["refused"]) == (True, 1, [])
         until(lambda: status(state)["definitions"]["wanted"] == made["set"], 90)  # type: ignore[index]  # JSON
@@ -176,7 +179,7 @@ def test_a_command_to_update_tells_the_truth_when_nothing_can_be_taken(
     device = enrolled(state, olga.server, alice.codes()[0])
     served = olga.server.data / "definitions" / "repository" / "timestamp.json"
     whole = served.read_bytes()
-    with at_work(state):
+    with working_agent(state):
         try:
             served.write_bytes(whole.replace(b'"sig":"', b'"sig":"00'))
             done = member.wait_for(member.ask(device, "definitions.update"), "done", "failed")

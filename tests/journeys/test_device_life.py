@@ -10,14 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.agent_at_work import EICAR, enrolled, status, until, working_agent
 from tests.conftest import Server, agent
 from tests.journeys.at_pages import Alice
-from tests.journeys.test_agent_and_server import EICAR, enrolled, status, until
-from tests.journeys.test_commands import at_work, much
+from tests.journeys.test_commands import much
 
 from doorward_agent import database, policy
 
@@ -32,22 +31,6 @@ def alice(server: Server, request: pytest.FixtureRequest) -> Iterator[Alice]:
     found.close()
 
 
-@contextmanager
-def started(state: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The real agent, whether the server answers it or not."""
-    with (state / "run.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "doorward_agent", "run", "--no-schedule", "--state", str(state)],
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
 def trouble(state: Path) -> str:
     return str(status(state)["trouble"])
 
@@ -60,7 +43,7 @@ def test_n4_an_offline_devices_seat_is_free_within_a_second_and_it_is_told_why(
         enrolled(tmp_path / str(number), server, code) for number, code in enumerate(codes[:5])
     ]
     old = tmp_path / "0"
-    with at_work(old):
+    with working_agent(old):
         pass  # It has called; now it is offline.
     # All five places are taken.
     words = ("enroll", "--server", server.device_url, "--code", codes[5])
@@ -71,7 +54,7 @@ def test_n4_an_offline_devices_seat_is_free_within_a_second_and_it_is_told_why(
     assert agent(tmp_path / "new", *words).returncode == 0
     assert seat < FREED_WITHIN_S
     assert len(alice("devices")) == 5
-    with started(old):
+    with working_agent(old, connected=False):
         until(lambda: status(old)["enrollment"]["state"] == "removed")  # type: ignore[index]  # a dict
     log = (old / "run.log").read_text()
     assert "It was removed on the account’s pages." in log
@@ -86,11 +69,11 @@ def test_n5_wiped_and_enrolled_again_a_computer_has_its_seat_and_its_name_back(
     state = tmp_path / "agent"
     device = enrolled(state, server, alice.code())
     alice.posts(f"/devices/{device}/rename/", name="Kitchen")
-    with at_work(state):
+    with working_agent(state):
         pass
     shutil.rmtree(state)
     assert enrolled(state, server, alice.code()) == device
-    with at_work(state):
+    with working_agent(state):
         assert alice("devices") == [device]
         assert alice("device", device)["name"] == "Kitchen"
         assert not alice("device", device)["cloned"]
@@ -102,12 +85,12 @@ def test_n5_a_copied_computer_is_flagged_costs_no_seat_and_is_settled_in_two_cli
 ) -> None:
     original, copy = tmp_path / "original", tmp_path / "copy"
     device = enrolled(original, server, alice.code())
-    with at_work(original):
+    with working_agent(original):
         pass
     shutil.copytree(original, copy)
     kept, other = (original, copy) if which == "current" else (copy, original)
-    with at_work(original):
-        with started(copy):
+    with working_agent(original):
+        with working_agent(copy, connected=False):
             until(lambda: alice("device", device)["cloned"], PATIENCE_S)
         page = alice.opens(f"/devices/{device}/")
         assert "Two computers call as this device" in page.words
@@ -119,7 +102,7 @@ def test_n5_a_copied_computer_is_flagged_costs_no_seat_and_is_settled_in_two_cli
         assert alice.opens(first[1]).status == 200
         alice.posts(f"/devices/{device}/copies/", keep=which)
         # After having been refused it pauses for minutes; started anew it calls at once.
-        with started(copy):
+        with working_agent(copy, connected=False):
             until(lambda: alice("device", device)["thumbprint"] != before, PATIENCE_S)
             until(lambda: "Another computer uses the same key" in trouble(other), PATIENCE_S)
             until(lambda: trouble(kept) == "", PATIENCE_S)
@@ -139,7 +122,7 @@ def test_a_new_computer_takes_an_old_ones_place_and_the_old_one_is_told(
     page = alice.posts(f"/devices/{device}/replace/", what="code")
     code = re.search(r"--code ([0-9A-Z-]{14})", page.body)
     assert code is not None
-    with at_work(old):
+    with working_agent(old):
         fresh = enrolled(new, server, code[1])
         until(lambda: status(old)["enrollment"]["state"] == "removed")  # type: ignore[index]  # a dict
     assert "Another computer has taken its place" in (old / "run.log").read_text()
@@ -154,7 +137,7 @@ def test_n6_a_killed_agent_is_never_called_done_and_protected_fades(
     home.mkdir()
     much(home, 2000)
     device = enrolled(state, server, alice.code())
-    with at_work(state) as work:
+    with working_agent(state) as work:
         until(lambda: alice("device", device)["state"] == "protected")
         assert "Protected" in alice.opens(f"/devices/{device}/").words
         uid = alice("ask", device, "scan.run", {"paths": [str(home)]})["uid"]
@@ -169,7 +152,7 @@ def test_n6_a_killed_agent_is_never_called_done_and_protected_fades(
     assert "last told how far it is" in told
     alice("seen", device, 25 * 60)
     assert "State unknown" in alice.opens(f"/devices/{device}/").words
-    with at_work(state):
+    with working_agent(state):
         until(lambda: alice("state", uid) == "interrupted")
         until(lambda: "Protected" in alice.opens(f"/devices/{device}/").words)
 
@@ -181,7 +164,7 @@ def test_n7_a_stolen_cookie_switches_nothing_off_and_lets_nothing_out(
     home.mkdir()
     (home / "invoice.com").write_text(EICAR)
     device = enrolled(state, server, alice.code())
-    with at_work(state):
+    with working_agent(state):
         agent(state, "scan", str(home))
         until(lambda: len(alice("found", device)) == 1)
         ((find, _path, _disposition),) = alice("found", device)
@@ -269,7 +252,7 @@ def test_n12_the_page_shows_the_very_bytes_that_the_agent_says_it_sent(
         )
         return done.stdout
 
-    with at_work(state):
+    with working_agent(state):
         agent(state, "scan", str(home))
         until(lambda: len(alice("found", device)) == 1)
         until(lambda: status(state)["outbox"]["waiting"] == 0)  # type: ignore[index]  # a dict
@@ -309,14 +292,14 @@ def test_d23_after_a_restore_a_device_does_what_the_restored_server_says_and_not
         found = alice("device", device)
         return bool(found["applied"] == found["wanted"] > 0)
 
-    with at_work(state):
+    with working_agent(state):
         alice("save", {"quick_scan": {"start": "20:00"}})
         until(applied)
     # Asked and not yet heard of when the backup is made; done by the time it is restored.
     uid = alice("ask", device, "diagnostics.collect", {})["uid"]
     done = own_server.run("backup", str(saved))
     assert done.returncode == 0, done.stderr
-    with at_work(state):
+    with working_agent(state):
         until(lambda: alice("state", uid) == "done")
         alice("save", {"quick_scan": {"start": "21:00"}})
         until(applied)
@@ -332,7 +315,7 @@ def test_d23_after_a_restore_a_device_does_what_the_restored_server_says_and_not
     alice = Alice(restored, "alice@example.org")
     try:
         assert alice("device", device)["wanted"] < heard, "this is the older server"
-        with at_work(state):
+        with working_agent(state):
             until(lambda: alice("device", device)["wanted"] > heard)
             until(applied)
             until(lambda: alice("state", uid) == "done")

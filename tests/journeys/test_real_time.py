@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.agent_at_work import EICAR, enrolled, until, working_agent
 from tests.conftest import Server
-from tests.journeys.test_agent_and_server import EICAR, Alice, enrolled, until
+from tests.journeys.somebody import Somebody
+from tests.journeys.test_agent_and_server import Alice
 
 from doorward_agent import database, policy, protection
 
@@ -28,10 +25,10 @@ from doorward.protection import policy, queries
 from doorward.reports.models import Detection
 device = Device.objects.get(pk=sys.argv[1])
 for line in sys.stdin:
-    what, values = json.loads(line)
+    what, *values = json.loads(line)
     device.refresh_from_db()
     if what == "save":
-        delta = policy.Delta("account", None, {"values": values, "locked": []})
+        delta = policy.Delta("account", None, {"values": values[0], "locked": []})
         policy.save(device.account, [delta], actor=None, proven=True)
         answer = None
     elif what == "device":
@@ -49,57 +46,18 @@ for line in sys.stdin:
 """
 
 
-class Member:
-    """Somebody who changes settings, by a process of their own as the portal is one."""
+class Member(Somebody):
+    """Somebody who changes settings."""
 
     def __init__(self, server: Server, device: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", SETTLING, device],
-            env={
-                **os.environ,
-                **server.environment,
-                "DJANGO_SETTINGS_MODULE": "doorward.settings",
-                "DOORWARD_DATA": str(server.data),
-            },
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def __call__(self, what: str, values: object = None) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([what, values]) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait(10)
+        super().__init__(server, SETTLING, device)
 
 
 @pytest.fixture
-def alice(server: Server, request: pytest.FixtureRequest) -> Alice:
-    return Alice(server, f"alice-{abs(hash(request.node.name))}@example.org")
-
-
-@contextmanager
-def at_work(state: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The real agent, as a service starts it; it scans by itself ten minutes later."""
-    with (state / "run.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "doorward_agent", "run", "--state", str(state)],
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        assert process.wait(30) == 0, (state / "run.log").read_text()
+def alice(server: Server, request: pytest.FixtureRequest) -> Iterator[Alice]:
+    found = Alice(server, f"alice-{abs(hash(request.node.name))}@example.org")
+    yield found
+    found.close()
 
 
 def test_a_setting_reaches_the_device_in_two_seconds_and_what_is_found_is_on_the_pages(
@@ -120,7 +78,8 @@ def test_a_setting_reaches_the_device_in_two_seconds_and_what_is_found_is_on_the
 
     here = {"usual_places": False, "folders": [os.fspath(home)]}
     try:
-        with at_work(state):
+        # As a service starts it; it scans by itself ten minutes later.
+        with working_agent(state, schedule=True):
             until(lambda: "watch" in (member("device")["capabilities"] or []))
             member("save", {"real_time": here})
             until(lambda: is_on("on") and policy.current(db)[0] > 0)

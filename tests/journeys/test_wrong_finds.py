@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.agent_at_work import EICAR, enrolled, until, working_agent
 from tests.conftest import Server, agent
 from tests.journeys.at_pages import Alice
-from tests.journeys.test_agent_and_server import EICAR, enrolled, until
-from tests.journeys.test_commands import at_work
 
 LET_BE_S = 12.0
 RESTORED, QUARANTINED = 9, 3
@@ -51,7 +50,7 @@ def test_n14_it_was_wrong_brings_the_file_back_and_the_next_scans_let_it_be(
     file.write_text(EICAR)
     file.chmod(0o640)
     before = (file.read_bytes(), file.stat().st_mode, file.stat().st_mtime_ns)
-    with at_work(state):
+    with working_agent(state):
         find = taken(alice, device, state, home)
         assert not file.exists()
         here = f"/reports/threats/{find}/"
@@ -96,7 +95,7 @@ def test_n14_after_its_time_the_file_is_judged_like_any_other(
     device = enrolled(state, server, alice.code())
     file = home / "invoice.com"
     file.write_text(EICAR)
-    with at_work(state):
+    with working_agent(state):
         find = taken(alice, device, state, home)
         uid = alice("let be for", find, LET_BE_S)["uid"]
         until(lambda: alice("state", uid) == "done")
