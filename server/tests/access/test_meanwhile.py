@@ -344,7 +344,8 @@ def test_a_device_reports_while_somebody_changes_its_account(
 @contextmanager
 def changed_meanwhile(account: Account, device: Device, by: User) -> Iterator[None]:
     """Have somebody change the device's settings right after they were first read."""
-    real, done = policy.state_of, []
+    real = policy.state_of
+    done: list[bool] = []
 
     def state_of(of: Account) -> Any:
         found = real(of)

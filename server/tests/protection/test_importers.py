@@ -7,15 +7,23 @@ import json
 import time
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yara_x
 from django.core.management import call_command
+from hypothesis import given
+from hypothesis import strategies as st
 
-from doorward.protection.definitions import importing, vetting
+from doorward.protection.definitions import importing, trial, vetting
 from doorward.protection.definitions.importers import clamav, hash_lists
 from doorward.protection.definitions.importers.reading import Feed
-from doorward.protection.definitions.importers.yara_source import rules_in, without
+from doorward.protection.definitions.importers.yara_source import (
+    Span,
+    Tokens,
+    rules_in,
+    without,
+)
 
 ONE = hashlib.sha256(b"one").hexdigest()
 TWO = hashlib.sha256(b"two").hexdigest()
@@ -174,6 +182,125 @@ def test_rules_are_told_apart_whatever_is_in_them() -> None:
     left = without(SOURCE, [found[1]])
     assert [(each.name, each.line) for each in rules_in(left)] == [("first", 3), ("third", 13)]
     assert left.count("\n") == SOURCE.count("\n")
+
+
+HOSTILE = {
+    "comments that never end": "/*",
+    "expressions that never end": "/[x][x]",
+    "slashes put out of force": "=/\\/",
+    "quotes put out of force": '"\\"',
+    "three quotes": '"""\\',
+    "rules without an end": "rule a ",
+    "modifiers": "private global rule ",
+    "rules": "rule a{}",
+    "braces": "rule a {{",
+    "dividing": "matches / 1",
+    "words": "aaaaaaaa",
+}
+
+
+@pytest.mark.parametrize("part", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("lines", [1, 100])
+def test_a_hostile_source_is_work_as_it_is_long(part: str, lines: int) -> None:
+    """Counted, not timed: 480 kB took minutes where signs were read again and again."""
+    source = "\n".join([part * (480_000 // len(part) // lines)] * lines)
+    tokens = Tokens(source)
+    for _token in tokens:
+        pass
+    assert tokens.looked_at <= 3 * len(source)
+    spans = rules_in(source)
+    assert len(without(source, spans)) == len(source)
+
+
+@given(st.text(alphabet='/*\\"\n[]{}=ra :', max_size=300))
+def test_whatever_a_source_is_no_sign_is_read_again_and_again(source: str) -> None:
+    tokens = Tokens(source)
+    at = 0
+    for _kind, _text, begin, end in tokens:
+        assert at <= begin < end
+        at = end
+    assert tokens.looked_at <= 4 * len(source)
+
+
+SMUGGLED = '''rule bait {
+  meta:
+    x = """
+} rule evil { condition: true } /*"""
+    y = "*/ rule pad { //"
+  strings: $a = "only in one clean file"
+  condition: $a
+}
+rule good { strings: $a = "something bad" condition: $a }
+'''
+
+
+def test_no_rule_hides_in_a_text_to_come_alive_when_its_rule_is_refused(tmp_path: Path) -> None:
+    """Blanked out up to the first brace, the rule would have left another that nobody had tried."""
+    for number in range(200):
+        (tmp_path / f"clean-{number}").write_text("a clean file")
+    (tmp_path / "one").write_text("only in one clean file")
+    vetted = vetting.vet(Feed(rules={"feed.yar": SMUGGLED}), clean=[tmp_path])
+    left = yara_x.compile(vetted.rules["feed.yar"])
+    assert [rule.identifier for rule in left] == ["good"]
+    assert [refusal.name for refusal in vetted.refused] == ["bait"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'import "pe" rule a { condition: pe.imports(/a}/, /b/) > 0 }',
+        'rule a { condition: for any s in ("}", "b") : (s == "a") }',
+        "rule a { strings: $a = { 4D /* } */ 5A // }\n } condition: $a }",
+        "private global rule a : tag other {condition: true} global private rule b {condition: a}",
+        'rule a { meta: x = """ \\" }\n""" condition: true } /* /* */ rule b { condition: a }',
+        "// \r rule no { condition: true }\nrule a { condition: true }",
+        'rule a { strings: $a = /[{"]x\\/}/is condition: $a } // "',
+    ],
+)
+def test_rules_are_told_apart_as_the_engine_does(source: str) -> None:
+    theirs = [rule.identifier for rule in yara_x.compile(source)]
+    assert [span.name for span in rules_in(source)] == theirs
+
+
+def test_what_the_engine_tells_apart_otherwise_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "rules_in", lambda source: rules_in(source)[:1])
+    request = {
+        "sources": {"a.yar": "rule a {condition: false} rule b {condition: false}"},
+        "careful": False,
+        "clean": [str(tmp_path)],
+        "most_clean_bytes": 1,
+    }
+    verdict = trial.Trial(request).run()
+    assert verdict["sources"] == {}
+    assert verdict["refused"] == [
+        ["a.yar", 0, "", "its rules can't be told apart as the engine does"]
+    ]
+
+
+def test_many_rules_of_one_file_are_refused_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def counted(source: str) -> list[Span]:
+        read.append(len(source))
+        return rules_in(source)
+
+    monkeypatch.setattr(vetting, "rules_in", counted)
+    rules = {"a.yar": "".join(f"rule r{n} {{condition: true}}\n" for n in range(500))}
+    verdict: dict[str, Any] = {
+        "engine": "",
+        "clean": 1000,
+        "sources": rules,
+        "refused": [],
+        "keys": [],
+        "hits": {f"a.yar\0r{number}": ["/bin/true"] for number in range(499)},
+    }
+    monkeypatch.setattr(vetting, "_tried", lambda *_args, **_more: verdict)
+    vetted = vetting.vet(Feed(rules=rules))
+    assert len(vetted.refused) == 499
+    assert [span.name for span in rules_in(vetted.rules["a.yar"])] == ["r499"]
+    assert len(read) == 3
 
 
 def test_a_folder_is_read_without_its_links_and_hidden_files(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -71,7 +72,12 @@ class Trial:
         for _ in range(ROUNDS):
             compiler, failed = self._compiled(names)
             if not failed:
-                return compiler.build()
+                rules = compiler.build()
+                other = self._told_apart_otherwise(names, rules)
+                if not other:
+                    return rules
+                for name in other:
+                    self._refuse_file(name, "its rules can't be told apart as the engine does")
             for name in {error[0] for error in failed}:
                 self._drop(name, [each[1:] for each in failed if each[0] == name])
             names = [name for name in names if name in self.sources]
@@ -94,19 +100,35 @@ class Trial:
                     failed.append((name, 0, str(error).splitlines()[0][:200]))
         return compiler, failed
 
+    def _told_apart_otherwise(self, names: list[str], rules: yara_x.Rules) -> list[str]:
+        """Return the sources in which the engine found other rules than we did.
+
+        Blanking out one of ours might leave a rule of theirs that nobody has tried.
+        """
+        theirs: dict[str, list[str]] = {name: [] for name in names}
+        for rule in rules:
+            theirs[rule.namespace].append(rule.identifier)
+        return [
+            name
+            for name in names
+            if [span.name for span in rules_in(self.sources[name])] != theirs[name]
+        ]
+
     def _drop(self, name: str, errors: list[tuple[int, str]]) -> None:
         """Blank out the rules in which these errors are; the whole file where one is in none."""
         spans = rules_in(self.sources[name])
-        gone: dict[str, Span] = {}
+        last_lines = [span.last_line for span in spans]
+        gone: dict[int, Span] = {}
         for line, why in errors:
-            span = next((each for each in spans if each.line <= line <= each.last_line), None)
+            at = bisect_left(last_lines, line)
+            span = spans[at] if at < len(spans) and spans[at].line <= line else None
             if span is None:
                 self._refuse_file(name, why, line)
                 return
-            gone[span.name] = span
+            # By place: two rules of one name are an error of the second alone.
+            gone[at] = span
             self.refused.setdefault((name, line, span.name), why)
-        # By place as well: two rules of one name are an error of the second alone.
-        self._blank(name, list({id(span): span for span in gone.values()}.values()))
+        self._blank(name, list(gone.values()))
 
     def _blank(self, name: str, spans: list[Span]) -> None:
         self.sources[name] = without(self.sources[name], spans)

@@ -117,27 +117,29 @@ def _judge_hits(verdict: dict[str, Any], found: Vetted, *, suspicious: bool) -> 
             f"({share:.1%}). Such rules may only make a file suspicious: import them with "
             "--suspicious, and what they find is told and never put away."
         )
+    gone: dict[str, dict[str, str]] = {}
     for rule, paths in verdict["hits"].items():
         file, _, name = rule.partition("\0")
         if suspicious and len(paths) / found.clean_files <= HOPELESS:
             continue
-        _refuse_rule(
-            found,
-            file,
-            name,
-            f"hits {len(paths)} of {found.clean_files} clean files, first {paths[0]}",
-        )
+        why = f"hits {len(paths)} of {found.clean_files} clean files, first {paths[0]}"
+        gone.setdefault(file, {})[name] = why
+    for file, reasons in gone.items():
+        _refuse_rules(found, file, reasons)
 
 
-def _refuse_rule(found: Vetted, file: str, name: str, why: str) -> None:
+def _refuse_rules(found: Vetted, file: str, reasons: dict[str, str]) -> None:
+    """Blank out these rules of one file, by name; all of them at once, since a file may be long."""
     source = found.rules.get(file, "")
-    spans = [span for span in rules_in(source) if span.name == name]
-    found.refused.append(Refusal(file, spans[0].line if spans else 0, name, why))
-    if not spans:
-        return
-    found.rules[file] = without(source, spans)
-    if not rules_in(found.rules[file]):
-        del found.rules[file]
+    spans = {span.name: span for span in rules_in(source)}
+    for name, why in reasons.items():
+        line = spans[name].line if name in spans else 0
+        found.refused.append(Refusal(file, line, name, why))
+    left = without(source, [span for name, span in spans.items() if name in reasons])
+    if not rules_in(left):
+        found.rules.pop(file, None)
+    elif file in found.rules:
+        found.rules[file] = left
 
 
 # --------------------------------------------------------------------------------- the process
