@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from doorward_agent import database, identity, link, lock, outbox, policy
+from doorward_agent import database, identity, link, lock, outbox, policy, protection, schedule
 from doorward_agent.__main__ import main
 from doorward_agent.config import AgentConfig, prepare
 from doorward_agent.definitions.build import eicar
+from doorward_protocol import protection as words
 
 Output = pytest.CaptureFixture[str]
 
@@ -386,12 +387,12 @@ def test_status_without_anything_says_what_is_missing(state: Path, capsys: Outpu
     assert main(["status", "--state", str(state)]) == 0
     told = capsys.readouterr().out
     assert "not enrolled" in told
-    assert "needs attention (the agent is not running, nothing was scanned yet)" in told
+    assert "Needs attention (its agent is not running, not scanned yet)" in told
     # The very command: the folder is named, as it was here.
     assert f"run --state {state}" in told
 
 
-def test_protected_is_said_only_while_the_agent_runs_and_has_scanned(
+def test_protected_is_said_while_the_agent_runs_and_beside_it_that_nothing_was_scanned(
     state: Path, home: Path, capsys: Output
 ) -> None:
     enroll(state)
@@ -402,14 +403,36 @@ def test_protected_is_said_only_while_the_agent_runs_and_has_scanned(
         found = json.loads(capsys.readouterr().out)["protection"]
         return found["state"], found["reasons"]
 
-    assert reasons() == ("attention", ["not-running", "never-scanned"])
+    assert reasons() == ("attention", ["not-running"])
     with lock.held(state / lock.RUN_FILE):
-        assert reasons() == ("attention", ["never-scanned"])
+        # As it tells the server, and as the pages say it.
+        assert reasons() == ("protected", [])
+        main(["status", "--state", str(state)])
+        assert "Protection    Protected (not scanned yet)\n" in capsys.readouterr().out
         with contextlib.closing(database.open_in(state)) as db:
             database.note(db, "trouble", "away")
         scanned(state, capsys, str(home))
         assert reasons() == ("protected", [])
+        main(["status", "--state", str(state)])
+        assert "Protection    Protected\n" in capsys.readouterr().out
     assert reasons() == ("attention", ["not-running"])
+
+
+def test_every_reason_that_is_told_the_server_has_its_words(
+    state: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.mkdir()
+    given = set()
+    for watching in ("off", "partly"):
+        with contextlib.closing(database.open_in(state)) as db:
+            for kind in schedule.KINDS:
+                database.note(db, f"status.{kind}", 2)
+            database.note(db, protection.REAL_TIME, f'{{"state":"{watching}"}}'.encode())
+            given |= set(protection.state(AgentConfig(state_dir=state), db).reasons)
+    monkeypatch.setattr(protection, "definitions_version", lambda _config: 0)
+    with contextlib.closing(database.open_in(state)) as db:
+        given |= set(protection.state(AgentConfig(state_dir=state), db).reasons)
+    assert given == set(words.REASONS)
 
 
 @pytest.mark.parametrize(
@@ -432,7 +455,7 @@ def test_status_as_json_names_everything(state: Path, capsys: Output) -> None:
     assert found["enrollment"]["state"] == "removed"
     assert found["protection"] == {
         "state": "attention",
-        "reasons": ["not-running", "never-scanned"],
+        "reasons": ["not-running"],
     }
     assert found["outbox"] == {"waiting": 0, "bytes": 0, "refused": 0, "dropped": 0}
 

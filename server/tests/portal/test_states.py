@@ -6,12 +6,15 @@ from collections import Counter
 from datetime import timedelta
 from itertools import product
 
+from django.test import Client
 from django.utils import timezone
-from server.tests.portal.stock import device_of
+from server.tests.portal.stock import device_of, scan_of
 
 from doorward.accounts.models import Account
 from doorward.devices import queries, state
 from doorward.devices.models import Device, Presence, Protection
+from doorward.portal import telling
+from doorward_protocol import protection as words
 
 AGES = (
     None,
@@ -64,3 +67,21 @@ def test_a_removed_device_is_in_no_answer(account: Account) -> None:
     assert queries.find(account, device.pk) is None
     assert queries.page(account) == []
     assert queries.standings(account, timezone.now()) == {}
+
+
+def test_a_page_says_how_a_device_is_in_the_words_that_the_device_itself_uses() -> None:
+    assert {key: str(word) for key, word in telling.REASONS.items()} == words.REASONS
+    assert {key: str(state.WORDS[state.Standing(key)]) for key in words.STATES} == words.STATES
+    assert set(words.STATES) == set(Protection.values) - {Protection.UNKNOWN}
+
+
+def test_a_device_that_works_is_protected_before_its_first_scan_and_its_page_says_not_scanned_yet(
+    alices_browser: Client, alices_account: Account
+) -> None:
+    device = device_of(alices_account, said=Protection.PROTECTED)
+    page = alices_browser.get(f"/devices/{device.pk}/").content.decode()
+    assert "Protected" in page
+    assert words.NOT_SCANNED in page
+    assert words.NOT_SCANNED in alices_browser.get("/devices/").content.decode()
+    scan_of(device)
+    assert words.NOT_SCANNED not in alices_browser.get(f"/devices/{device.pk}/").content.decode()

@@ -18,17 +18,11 @@ from doorward_agent.config import AgentConfig
 from doorward_agent.database import noted, noted_int
 from doorward_agent.terminal import complain, printable, say, since, size
 from doorward_protocol import messages
+from doorward_protocol import protection as words
 
-_REASONS: Final = {
-    "no-definitions": "there are no definitions",
-    "quick-scan-failed": "the last quick scan failed",
-    "full-scan-failed": "the last full scan failed",
-    "custom-scan-failed": "the last scan of chosen folders failed",
-    "real-time-off": "real-time protection is off",
-    "real-time-partly": "real-time protection is on only in part",
-    "not-running": "the agent is not running",
-    "never-scanned": "nothing was scanned yet",
-}
+NOT_RUNNING: Final = "not-running"
+"""The one reason that only the device itself can give: who does not run tells nobody."""
+_REASONS: Final = {**words.REASONS, NOT_RUNNING: "its agent is not running"}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -74,7 +68,7 @@ def gather(config: AgentConfig, db: sqlite3.Connection, *, start: str) -> dict[s
         "remote_actions": not remote.is_off(config),
         "start": start,
         "real_time": _real_time(db, running=running),
-        "protection": _protection(guard, running=running, scanned=scanned),
+        "protection": _protection(guard, running=running),
         "definitions_version": protection.definitions_version(config),
         "definitions": {
             "wanted": noted_int(db, "definitions_wanted"),
@@ -111,13 +105,11 @@ def _real_time(db: sqlite3.Connection, *, running: bool) -> dict[str, Any]:
     return {**msgspec.to_builtins(found), "words": found.words}
 
 
-def _protection(guard: messages.ProtectionState, *, running: bool, scanned: int) -> dict[str, Any]:
+def _protection(guard: messages.ProtectionState, *, running: bool) -> dict[str, Any]:
     """Answer the state as it is now: what `run` tells of itself holds only while it runs."""
     reasons = list(guard.reasons)
     if not running:
-        reasons.append("not-running")
-    if not scanned:
-        reasons.append("never-scanned")
+        reasons.append(NOT_RUNNING)
     state = "attention" if reasons and guard.state == "protected" else guard.state
     return {"state": state, "reasons": reasons}
 
@@ -131,9 +123,11 @@ def _print(found: dict[str, Any]) -> None:
         "enrolled": f"{who['server']} (device {who['device_id']})",
         "removed": f"removed from {who['server']}: it protects, but reports nothing",
     }
-    words = {"protected": "protected", "attention": "needs attention", "off": "not protected"}
-    reasons = ", ".join(_REASONS.get(reason, reason) for reason in found["protection"]["reasons"])
-    say(f"Protection    {words[found['protection']['state']]}{f' ({reasons})' * bool(reasons)}")
+    beside = [_REASONS.get(reason, reason) for reason in found["protection"]["reasons"]]
+    if not found["last_scan"]:
+        beside.append(words.NOT_SCANNED)
+    told = f" ({', '.join(beside)})" if beside else ""
+    say(f"Protection    {words.STATES[found['protection']['state']]}{told}")
     say(f"Real-time     {printable(found['real_time']['words'])}")
     say(f"Definitions   {found['definitions_version'] or 'none'}")
     newer = found["definitions"]

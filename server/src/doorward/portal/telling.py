@@ -39,14 +39,10 @@ REASONS: Final[dict[str, Promise]] = {
     "quick-scan-failed": gettext_lazy("its last quick scan failed"),
     "full-scan-failed": gettext_lazy("its last full scan failed"),
     "custom-scan-failed": gettext_lazy("its last scan of chosen folders failed"),
-    "real-time-off": gettext_lazy(
-        "its real-time protection does not work: `status` there says why"
-    ),
-    "real-time-partly": gettext_lazy(
-        "its real-time protection works only in part: `status` there says why"
-    ),
+    "real-time-off": gettext_lazy("its real-time protection does not work"),
+    "real-time-partly": gettext_lazy("its real-time protection works only in part"),
 }
-"""The agent's words (doorward_agent.protection)."""
+"""Every reason of doorward_protocol.protection.REASONS, in the same words."""
 ACTIONS: Final[dict[int, tuple[str, Promise]]] = {
     Disposition.QUARANTINED: ("safe", gettext_lazy("Put away")),
     Disposition.ISOLATED: ("safe", gettext_lazy("Put away")),
