@@ -469,10 +469,71 @@ def test_a_full_disk_takes_everything_back(
         quarantine.put_away(detection, config)
 
     assert refused.value.reason == "no-space"
+    assert "they were 0640" in str(refused.value)
+    assert stat.S_IMODE(eicar_file.stat().st_mode) in {0, 0o400}
     assert eicar_file.read_bytes() == eicar()
     assert _journal(config) == []
     assert _held(config) == []
     assert list((config.quarantine_dir / "vault").iterdir()) == []
+
+
+@pytest.mark.parametrize("bound", ["files", "bytes"])
+def test_past_its_bound_nothing_goes_into_the_vault_and_the_file_is_disarmed(
+    bound: str, detection: Detection, eicar_file: Path, config: AgentConfig
+) -> None:
+    first = quarantine.put_away(detection, config)
+    (sealed,) = (config.quarantine_dir / "vault").iterdir()
+    eicar_file.write_bytes(eicar())
+    eicar_file.chmod(0o4755)
+    few = dataclasses.replace(config, vault_bytes=sealed.stat().st_size + 10)
+    if bound == "files":
+        few = dataclasses.replace(config, vault_files=1)
+    (found,) = scan.run([eicar_file], few)
+
+    with pytest.raises(quarantine.Refused) as refused:
+        quarantine.put_away(found, few)
+
+    assert refused.value.reason == "vault-full"
+    assert "they were 4755" in str(refused.value)
+    assert [record.id for record in quarantine.list_records(few)] == [first.id]
+    closed = 0 if os.geteuid() == 0 else 0o400
+    assert stat.S_IMODE(eicar_file.stat().st_mode) == closed
+    assert _journal(few) == []
+    # Seen again it is told again, and once there is room it goes; its rights come back with it.
+    (again,) = scan.run([eicar_file], few)
+    with pytest.raises(quarantine.Refused, match="taken before"):
+        quarantine.put_away(again, few)
+    quarantine.delete(few, first.id)
+    record = quarantine.put_away(again, few)
+    assert record.mode == 0o4755
+    assert list((few.quarantine_dir / "disarmed").iterdir()) == []
+    quarantine.restore(few, record.id)
+    assert stat.S_IMODE(eicar_file.stat().st_mode) == 0o4755
+
+
+def test_what_is_no_longer_what_was_scanned_keeps_its_rights_though_the_vault_is_full(
+    detection: Detection, eicar_file: Path, config: AgentConfig
+) -> None:
+    none = dataclasses.replace(config, vault_files=0)
+    with eicar_file.open("r+b") as file:
+        file.write(b"harmless")
+    with pytest.raises(quarantine.Refused) as refused:
+        quarantine.put_away(detection, none)
+    assert refused.value.reason == "changed"
+    assert stat.S_IMODE(eicar_file.stat().st_mode) == 0o640
+
+
+def test_the_rights_of_no_more_files_are_kept_than_the_vault_holds(
+    detection: Detection, home: Path, config: AgentConfig
+) -> None:
+    few = dataclasses.replace(config, vault_files=2, vault_bytes=0)
+    for number in range(4):
+        (home / f"{number}.com").write_bytes(eicar())
+    for found in scan.run([home], few):
+        with pytest.raises(quarantine.Refused):
+            quarantine.put_away(found, few)
+    assert len(list((few.quarantine_dir / "disarmed").iterdir())) == 2
+    assert {stat.S_IMODE(path.stat().st_mode) for path in home.iterdir()} <= {0, 0o400}
 
 
 def test_a_damaged_vault_file_is_told_and_brings_back_nothing(

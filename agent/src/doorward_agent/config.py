@@ -144,6 +144,10 @@ class AgentConfig:
 
     # -- quarantine ------------------------------------------------------------------------------
     vault_chunk_bytes: int = MEBIBYTE
+    vault_bytes: int = 10 * 1024 * MEBIBYTE
+    vault_files: int = 10_000
+    """What the vault holds at most: whoever can make files that are found must not fill the disk by
+    them. Past it nothing goes, and a file that is found has its rights taken where it is."""
 
     allowed_most: int = 1_000
     """Restored files that may stay; past it the oldest decision goes."""

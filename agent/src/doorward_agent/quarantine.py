@@ -16,7 +16,8 @@ it, so that an act finished before a crash and found again after it is told once
 
 Refused, with a reason a person can act on (`Refused.reason`): ``hard-linked``, ``package-file``,
 ``own-file``, ``link-in-path``, ``changed``, ``gone``, ``no-permission``, ``read-only``,
-``no-space``; on the way back ``occupied`` and ``folder-changed``.
+``no-space``, ``vault-full``; on the way back ``occupied`` and ``folder-changed``. For want of space
+the file stays where it is, but not as it is: its rights are taken (`_disarm`).
 """
 
 import base64
@@ -29,8 +30,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import uuid_utils
@@ -208,11 +210,105 @@ def _put_away(detection: Detection, config: AgentConfig) -> QuarantineRecord:
         try:
             facts = os.fstat(source)
             _must_be(detection, facts)
+            full = _why_full(config, facts.st_size)
+            if full:
+                told = _disarm(detection, facts, source, config)
+                raise Refused(
+                    "vault-full",
+                    f"{detection.path} is not put away: the quarantine is full ({full}); {told}. "
+                    "Delete or restore what is in it, and scan again",
+                )
             record = _as_record(detection, facts, folder.identity)
-            _take(record, facts, source, name, folder, config)
+            known = _rights_before(config, facts, record.sha256)
+            if known is not None:
+                record = replace(record, mode=known)
+            try:
+                _take(record, facts, source, name, folder, config)
+            except OSError as error:
+                if _REASONS.get(error.errno or 0) != "no-space":
+                    raise
+                told = _disarm(detection, facts, source, config)
+                raise Refused(
+                    "no-space",
+                    f"{detection.path} is not put away: no space left on the disk; {told}",
+                ) from error
+            with suppress(OSError):
+                os.unlink(_rights_path(config, facts))
         finally:
             os.close(source)
     return record
+
+
+def _why_full(config: AgentConfig, size: int) -> str:
+    """Return what of the vault is used up, were a file of this size put into it; "" if nothing."""
+    held = _identifiers(config)
+    if len(held) >= config.vault_files:
+        return f"{len(held):,} files"
+    used = 0
+    for identifier in held:
+        with suppress(FileNotFoundError):
+            used += Path(_vault_path(config, identifier)).stat().st_size
+    if used + size > config.vault_bytes:
+        return f"{used:,} of {config.vault_bytes:,} bytes"
+    return ""
+
+
+def _disarm(detection: Detection, facts: os.stat_result, source: int, config: AgentConfig) -> str:
+    """Take the file's rights, so that nobody opens or runs it by chance; returns that in words.
+
+    Root reads it all the same, and so does this agent; under another user it has to keep the right
+    to read its own file. What the rights were is kept, for when it is put away after all.
+    """
+    if not hasattr(os, "fchmod"):
+        return "it is where it was and can be opened"
+    mode, closed = stat.S_IMODE(facts.st_mode), _closed()
+    if mode == closed:
+        return "its rights were taken before"
+    if _digest(source) != detection.sha256:
+        raise Refused("changed", f"{detection.path} changed after it was scanned")
+    with suppress(OSError):
+        # A full disk: the words below say what they were.
+        _keep_rights(config, facts, {"mode": mode, "sha256": detection.sha256})
+    try:
+        os.fchmod(source, closed)
+    except OSError:
+        return "it is where it was and can be opened: its rights could not be taken"
+    return f"its rights were taken, so that it is not opened or run (they were {mode:04o})"
+
+
+def _closed() -> int:
+    return 0 if os.geteuid() == 0 else stat.S_IRUSR
+
+
+def _rights_path(config: AgentConfig, facts: os.stat_result) -> str:
+    return os.fspath(config.quarantine_dir / "disarmed" / f"{facts.st_dev}-{facts.st_ino}.json")
+
+
+def _keep_rights(config: AgentConfig, facts: os.stat_result, kept: dict[str, Any]) -> None:
+    room = config.quarantine_dir / "disarmed"
+    there = sorted(room.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    for old in there[: max(0, len(there) + 1 - config.vault_files)]:
+        old.unlink(missing_ok=True)
+    handle = os.open(
+        _rights_path(config, facts), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600
+    )
+    with open(handle, "w", encoding="ascii") as target:
+        json.dump(kept, target)
+        target.flush()
+        os.fsync(handle)
+
+
+def _rights_before(config: AgentConfig, facts: os.stat_result, digest: str) -> int | None:
+    """Return the rights that were taken from this very file, if they were."""
+    if not hasattr(os, "fchmod") or stat.S_IMODE(facts.st_mode) != _closed():
+        return None
+    try:
+        with open(_rights_path(config, facts), encoding="ascii") as source:
+            kept = json.load(source)
+        mode, of = int(kept["mode"]), kept["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return mode & 0o7777 if of == digest else None
 
 
 def _own_python() -> tuple[bytes, ...]:
@@ -608,12 +704,17 @@ def _is_the_file(folder: folders.Folder, name: bytes, record: QuarantineRecord) 
         facts = os.fstat(handle)
         if not stat.S_ISREG(facts.st_mode) or facts.st_size != record.size:
             return False
-        state = sha256()
-        while piece := os.read(handle, 1024 * 1024):
-            state.update(piece)
-        return state.hexdigest() == record.sha256
+        return _digest(handle) == record.sha256
     finally:
         os.close(handle)
+
+
+def _digest(handle: int) -> str:
+    state = sha256()
+    os.lseek(handle, 0, os.SEEK_SET)
+    while piece := os.read(handle, 1024 * 1024):
+        state.update(piece)
+    return state.hexdigest()
 
 
 def _has(folder: folders.Folder, name: bytes) -> bool:
@@ -725,7 +826,7 @@ def _forget(config: AgentConfig, identifier: str) -> None:
 def _locked(config: AgentConfig) -> Iterator[None]:
     """Let one operation at a time in, across processes."""
     prepare(config)
-    for name in ("vault", "held", "journal"):
+    for name in ("vault", "held", "journal", "disarmed"):
         (config.quarantine_dir / name).mkdir(mode=0o700, exist_ok=True)
     handle = os.open(config.quarantine_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
