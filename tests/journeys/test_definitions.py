@@ -151,6 +151,10 @@ def test_a_new_list_of_hashes_reaches_a_device_by_command_and_finds_its_file(
     home.mkdir()
     (home / "invoice.txt").write_text("a threat nobody knew")
     device = enrolled(state, olga.server, alice.codes()[0])
+    # A call that is held tells of a new set when it ends: after these seconds, not after 50.
+    who = identity.load(state)
+    assert who is not None
+    identity.save(state, dataclasses.replace(who, wait=5))
     with working_agent(state):
         made = olga.imports(["a threat nobody knew"])
         assert (made["imported"], made["hashes"], made["refused"]) == (True, 1, [])
