@@ -25,6 +25,7 @@ from doorward_agent.findings import Outcome
 from doorward_agent.inspection import Detection
 from doorward_agent.protection import RealTimeStatus
 from doorward_agent.realtime import fanotify, gate, places
+from doorward_agent.realtime import watch as watch_module
 from doorward_agent.realtime.fanotify import Change, Overflow
 from doorward_agent.realtime.watch import Watch
 from doorward_protocol.settings import Exclusion, RealTime, Settings
@@ -345,6 +346,116 @@ def test_more_than_the_system_could_tell_is_looked_for(
     guarded.until(lambda: bool(guarded.dealt))
     assert guarded.found == [os.fspath(lost)]
     assert guarded.watch.status.overflows == 1
+
+
+@pytest.mark.parametrize("bound", ["watch_backlog", "watch_sweeps"])
+def test_more_than_can_wait_here_is_looked_for(
+    bound: str, config: AgentConfig, home: Path, by: str
+) -> None:
+    """Nothing is forgotten, and nothing grows: what finds no room is found on the disk."""
+    few = dataclasses.replace(config, watch_backlog=4, watch_sweeps=50)
+    if bound == "watch_sweeps":
+        few = dataclasses.replace(config, watch_sweeps=1)
+    guarded = Guarded(few, home)
+    try:
+        guarded.apply()
+        waited = []
+        for number in range(16):
+            where = home if bound == "watch_backlog" else home / f"folder-{number}"
+            where.mkdir(exist_ok=True)
+            (where / f"{number}.com").write_bytes(eicar() + b"\n" * number)
+        hear = guarded.watch._heard
+
+        def heard(change: Change) -> None:
+            hear(change)
+            waited.append((len(guarded.watch._backlog), len(guarded.watch._sweeps)))
+
+        guarded.watch._heard = heard  # type: ignore[method-assign]  # only to look
+        guarded.until(lambda: len(guarded.dealt) == 16)
+        assert not list(home.rglob("*.com"))
+        assert guarded.watch.status.overflows >= 1
+        assert max(backlog for backlog, _sweeps in waited) <= few.watch_backlog
+        # And those that look for what was missed.
+        assert max(sweeps for _backlog, sweeps in waited) <= few.watch_sweeps + 3
+        guarded.settle()
+        assert guarded.watch._behind is None
+    finally:
+        guarded.watch.close()
+
+
+@linux
+def test_a_file_whose_path_is_too_long_hides_none_beside_it(home: Path) -> None:
+    """Looked for after something was missed: the system lists the name, and refuses the path."""
+    at = home
+    descriptor = os.open(home, os.O_RDONLY)
+    try:
+        while len(os.fsencode(at)) < 3890:
+            name = "x" * min(200, 3895 - len(os.fsencode(at)))
+            os.mkdir(name, dir_fd=descriptor)
+            below = os.open(name, os.O_RDONLY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor, at = below, at / name
+        for number in range(8):
+            os.close(os.open(f"{number}" + "y" * 230, os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
+            (at / f"{number}.com").write_bytes(eicar())
+        changed = set(watch_module._changed([os.fsencode(home)], 0.0))
+        assert {os.fsencode(at / f"{number}.com") for number in range(8)} <= changed
+    finally:
+        os.close(descriptor)
+
+
+def test_who_writes_without_end_does_not_put_off_what_was_missed(
+    config: AgentConfig, home: Path, by: str
+) -> None:
+    few = dataclasses.replace(config, watch_backlog=20)
+    guarded = Guarded(few, home)
+    try:
+        (home / "here-before.com").write_bytes(eicar())
+        guarded.apply()
+        guarded.watch._fall_behind(0.0)
+        turns = 0
+        while "here-before.com" not in str(guarded.found):
+            for number in range(9):
+                guarded.watch._backlog[os.fsencode(home / f"{turns}-{number}")] = False
+                (home / f"{turns}-{number}").write_text(f"letter {turns} {number}")
+            guarded.watch.turn(most=0.02)
+            turns += 1
+            assert turns < 400
+    finally:
+        guarded.watch.close()
+
+
+def test_of_what_nobody_takes_only_that_there_was_more_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from doorward_agent.realtime import changes
+
+    batches = [{(1, f"/home/{turn}-{number}") for number in range(2)} for turn in range(1000)]
+    done = threading.Event()
+
+    class Library:
+        """What the library tells, without a system behind it."""
+
+        def watch(self, *_given: object) -> Any:
+            if batches:
+                return batches.pop()
+            done.set()
+            return "stop"
+
+        def close(self) -> None:
+            """Nothing to let go."""
+
+    monkeypatch.setattr(changes, "_watcher", lambda _folders: Library())
+    began = time.time()
+    watch = changes.FolderWatch([b"/home"], wake=lambda: None, most=5)
+    assert done.wait(PATIENCE)
+    told = list(watch.changes())
+    # Two at a time until there are five, and one word for all the others.
+    assert [type(each) for each in told] == [Change] * 6 + [Overflow]
+    assert isinstance(told[-1], Overflow)
+    assert told[-1].since is not None
+    assert began - 1 <= told[-1].since <= time.time()
+    watch.close()
 
 
 @root

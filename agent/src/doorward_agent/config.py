@@ -133,6 +133,14 @@ class AgentConfig:
     """A check-in waits so long for changed settings to take effect, so that it tells the truth."""
     sweep_step: int = 64
     """Files of a sweep that are handed over in one turn, so that what is written now goes first."""
+    sweep_share: int = 8
+    """So many of them go before it all the same: who writes without end puts nothing off for ever.
+    """
+    watch_backlog: int = 50_000
+    """Files that were written and wait to be looked at. What is more is looked for on the disk, by
+    when it changed, once half of them are done."""
+    watch_sweeps: int = 5_000
+    """New folders that wait for their turn; past it, all that is watched is looked through."""
 
     # -- what was already found clean -------------------------------------------------------------
     verdict_settle_ns: int = 2_000_000_000

@@ -27,14 +27,20 @@ _AGAIN_FIRST, _AGAIN_MOST = 0.1, 30.0
 class FolderWatch:
     """Some folders and all that is in them, watched by a thread of its own."""
 
-    def __init__(self, folders: Iterable[bytes], *, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, folders: Iterable[bytes], *, wake: Callable[[], None], most: int = 50_000
+    ) -> None:
         """Watch from now on; `wake` is called from another thread when there is something.
+
+        Past `most` changes that nobody has taken, it tells only that there were more.
 
         Raises OSError where the system refuses, with its reason.
         """
         self._folders = [os.fsdecode(folder) for folder in folders]
         self._wake = wake
+        self._most = most
         self._told: queue.SimpleQueue[Change | Overflow] = queue.SimpleQueue()
+        self._is_full = False
         self._stop = threading.Event()
         self.problem = ""
         """Why nothing is heard at the moment; empty while all is well."""
@@ -73,12 +79,20 @@ class FolderWatch:
                 self._begin_again(str(error), heard, pause)
                 pause = min(pause * 2, _AGAIN_MOST)
                 continue
-            heard = began
+            before, heard = heard, began
             if isinstance(found, str):
                 if found == "timeout":
                     pause = _AGAIN_FIRST
                     continue
                 return
+            if self._told.qsize() >= self._most:
+                # A few words for thousands: from the first of them on, all is looked for anyway.
+                if not self._is_full:
+                    self._is_full = True
+                    self._told.put(Overflow(since=before))
+                    self._wake()
+                continue
+            self._is_full = False
             for kind, path in found:
                 # 1 added, 2 modified, 3 deleted (watchfiles.Change)
                 if kind in (1, 2):

@@ -3,7 +3,8 @@
 
 One thread does it all, turn by turn; a gate, where there is one, answers in a thread of its own.
 Nothing that was written is forgotten: while the workers are busy it waits here, while this process
-is busy in the kernel's queue, and when that runs over, everything that changed since is looked for.
+is busy in the kernel's queue, and when one of them runs over, everything that changed since is
+looked for.
 """
 
 import contextlib
@@ -86,6 +87,8 @@ class Watch:
         self._questions: deque[Question] = deque()
         self._backlog: OrderedDict[bytes, bool] = OrderedDict()
         self._sweeps: deque[Iterator[bytes]] = deque()
+        # From when on changes are to be looked for that found no room above; seconds since 1970.
+        self._behind: float | None = None
         self._flying: set[bytes] = set()
         self._again: set[bytes] = set()
         self._asked: dict[int, Question] = {}
@@ -185,7 +188,7 @@ class Watch:
     def _watch_otherwise(self, folders: list[bytes]) -> None:
         from doorward_agent.realtime.changes import FolderWatch  # only where it is needed
 
-        watch = FolderWatch(folders, wake=self.wake)
+        watch = FolderWatch(folders, wake=self.wake, most=self._config.watch_backlog)
         self._others.append(watch)
         self._closers.append(watch.close)
 
@@ -261,7 +264,8 @@ class Watch:
     @property
     def busy(self) -> bool:
         """Tell whether something is still to be looked at."""
-        return bool(self._backlog or self._sweeps or self._flying or self._questions or self._asked)
+        waiting = self._backlog or self._sweeps or self._questions or self._behind is not None
+        return bool(waiting or self._flying or self._asked)
 
     def turn(self, *, most: float | None = None, also: int = -1) -> bool:
         """Wait for something to do, at most `most` seconds, and do it.
@@ -347,11 +351,25 @@ class Watch:
             if self._gate is not None and self._places.gates(path):
                 self._gate.cover(path)
             # What is new here may hold files that were written elsewhere, or before it was watched.
-            self._sweeps.append(_changed((path,), 0.0))
+            if len(self._sweeps) < self._config.watch_sweeps:
+                self._sweeps.append(_changed((path,), 0.0))
+            else:
+                self._fall_behind(0.0)
         elif path in self._flying:
             self._again.add(path)
-        else:
+        elif path in self._backlog or len(self._backlog) < self._config.watch_backlog:
             self._backlog[path] = self._backlog.get(path, True) and change.is_new
+        else:
+            with contextlib.suppress(OSError):  # else whoever wrote it has taken it away again
+                self._fall_behind(os.lstat(path).st_ctime)
+
+    def _fall_behind(self, since: float) -> None:
+        """Remember from when on to look for what finds no room here; said once until it is done."""
+        if self._behind is None:
+            log.warning("more was written than can wait here: it will be looked for")
+            self._behind = since
+            self._say(overflows=self.status.overflows + 1)
+        self._behind = min(self._behind, since)
 
     def _mounted(self) -> None:
         """Something was mounted below a watched folder, perhaps: watch it too."""
@@ -402,10 +420,17 @@ class Watch:
             job = inspection.submit(question.path, question.descriptor, question.found)
             self._asked[id(job)] = question
             self._worked_at = time.monotonic()
+        if self._behind is not None and len(self._backlog) <= self._config.watch_backlog // 2:
+            self._sweeps.append(_changed(self._places.folders, self._behind - _MARGIN))
+            self._behind = None
+        self._sweep(inspection, self._config.sweep_share)
         while self._backlog and not inspection.full:
             path, is_new = self._backlog.popitem(last=False)
             self._look(inspection, path, is_new=is_new)
-        budget = self._config.sweep_step
+        self._sweep(inspection, self._config.sweep_step)
+
+    def _sweep(self, inspection: Inspection, budget: int) -> None:
+        """Hand over so many files of what is looked through."""
         while self._sweeps and not inspection.full and budget:
             budget -= 1
             path = next(self._sweeps[0], b"")
@@ -516,9 +541,16 @@ def _changed(folders: Iterable[bytes], since: float) -> Iterator[bytes]:
                     if entry.is_dir(follow_symlinks=False):
                         if entry.path not in refused or is_within(entry.path, tuple(folders)):
                             waiting.append(entry.path)
-                    elif entry.is_file(follow_symlinks=False):
-                        facts = entry.stat(follow_symlinks=False)
-                        if max(facts.st_ctime, facts.st_mtime) >= since:
-                            yield entry.path
+                    # One that goes meanwhile, or whose path is too long, hides none of the others.
+                    elif entry.is_file(follow_symlinks=False) and _has_changed(entry, since):
+                        yield entry.path
         except OSError:
             continue
+
+
+def _has_changed(entry: os.DirEntry[bytes], since: float) -> bool:
+    try:
+        facts = entry.stat(follow_symlinks=False)
+    except OSError:
+        return False
+    return max(facts.st_ctime, facts.st_mtime) >= since
