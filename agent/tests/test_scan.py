@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -376,3 +377,27 @@ def test_nothing_is_left_running_after_a_scan(home: Path, config: AgentConfig) -
         check=False,
     ).stdout
     assert "engines.worker" not in told
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PATH_MAX is Linux's here")
+def test_what_lies_deeper_than_a_path_may_be_long_is_told_and_not_taken_for_clean(
+    config: AgentConfig, home: Path
+) -> None:
+    descriptor = os.open(home, os.O_RDONLY)
+    try:
+        for _ in range(24):
+            os.mkdir("x" * 200, dir_fd=descriptor)
+            below = os.open("x" * 200, os.O_RDONLY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        handle = os.open("deep.com", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor)
+        os.write(handle, eicar())
+        os.close(handle)
+    finally:
+        os.close(descriptor)
+    run = scan.run([home], config)
+    assert list(run) == []
+    assert run.summary.errors == {"path-too-long": 1}
+    assert not run.summary.complete
+    (note,) = run.summary.notes
+    assert note.reason == "path-too-long"

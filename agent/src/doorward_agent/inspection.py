@@ -316,6 +316,9 @@ def why_unreadable(error: OSError) -> str:
         return "gone"
     if isinstance(error, PermissionError):
         return "no-permission"
+    if error.errno == errno.ENAMETOOLONG:
+        # A path has at most 4,096 bytes on Linux; folders can be made deeper than that.
+        return "path-too-long"
     return errno.errorcode.get(error.errno or 0, "unreadable").lower()
 
 
