@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import email
 import email.policy
+import fcntl
+import hashlib
 import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -19,7 +22,9 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[1]
 READY_WITHIN_S = 60.0
+A_DAY_S = 86_400
 
 
 def free_port() -> int:
@@ -142,22 +147,50 @@ def new_server(data: Path, **environment: str) -> Server:
     return Server(data, free_port(), free_port(), environment)
 
 
+@pytest.fixture(scope="session")
+def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the data folder of a server that was started once and stopped, to copy.
+
+    Making all tables takes longer than anything else of a start. Kept from run to run for as long
+    as the server's code is the same; every worker of a run waits for the one that makes it.
+    """
+    code = hashlib.sha256()
+    for path in sorted((ROOT / "server" / "src").rglob("*.py")):
+        code.update(path.read_bytes())
+    cache = getattr(request.config, "cache", None)
+    kept: Path = cache.mkdir("installed") if cache else tmp_path_factory.mktemp("installed")
+    found = kept / code.hexdigest()[:16]
+    with (kept / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not found.exists():
+            for old in kept.glob("[0-9a-f]*"):
+                if time.time() - old.stat().st_mtime > A_DAY_S:
+                    shutil.rmtree(old)
+            with tempfile.TemporaryDirectory(dir=kept) as folder:
+                first = new_server(Path(folder) / "data")
+                first.start()
+                first.stop()
+                (first.data / "serve.log").unlink()
+                first.data.rename(found)
+    return found
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Iterator[Server]:
     """One real server for the journeys of a file; each makes its own people.
 
     Not one for all: twenty people an hour may sign up from one address, and that is us.
     """
-    running = new_server(tmp_path_factory.mktemp("server"))
+    running = new_server(Path(shutil.copytree(installed, tmp_path_factory.mktemp("server") / "d")))
     running.start()
     yield running
     running.stop()
 
 
 @pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Server]:
+def own_server(tmp_path: Path, installed: Path) -> Iterator[Server]:
     """A real server for one test alone, that it may stop, kill and start again."""
-    running = new_server(tmp_path / "server")
+    running = new_server(Path(shutil.copytree(installed, tmp_path / "server")))
     running.start()
     yield running
     running.stop()
