@@ -207,6 +207,18 @@ def text_of(answer: Any) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", answer.content.decode()))
 
 
+def test_why_a_device_cannot_do_several_things_is_said_once_for_each_reason(
+    alices_browser: Client, kitchen: Device
+) -> None:
+    page = text_of(alices_browser.get(f"/devices/{kitchen.pk}/settings/"))
+    assert page.count("its agent can’t watch files as they are written yet") == 1
+    assert "This device can’t: its agent can’t watch files" in page
+    assert "it can’t keep files closed" not in page
+    Device.objects.filter(pk=kitchen.pk).update(capabilities=[*AGENT, "watch"])
+    page = text_of(alices_browser.get(f"/devices/{kitchen.pk}/settings/"))
+    assert "Keep files in these folders closed until looked at – it can’t keep" in page
+
+
 def test_any_two_versions_are_laid_beside_each_other_in_the_words_of_the_form(
     alices_browser: Client, kitchen: Device
 ) -> None:

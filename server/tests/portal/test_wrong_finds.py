@@ -61,6 +61,15 @@ def words(answer: Any) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", answer.content.decode()))
 
 
+def test_letting_a_file_out_is_not_what_its_page_calls_for(
+    alices_browser: Client, held: Detection
+) -> None:
+    page = alices_browser.get(f"/reports/threats/{held.uid}/").content.decode()
+    assert "Nothing is left to do." in page
+    assert 'id="wrong"' in page
+    assert "button-lamp" not in page
+
+
 def test_n14_what_it_means_is_shown_before_it_is_done(
     alices_browser: Client, held: Detection, laptop: Device
 ) -> None:

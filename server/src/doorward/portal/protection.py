@@ -191,12 +191,17 @@ def _cannot(section: Section, device: Device) -> str:
         field: str(schema.why_not(field, system=device.os_name, capabilities=device.capabilities))
         for field in section.fields
     }
-    reasons = {why for why in found.values() if why}
+    reasons = list(dict.fromkeys(filter(None, found.values())))
     if not reasons:
         return ""
-    if all(found.values()) and len(reasons) == 1:
-        return _("This device can’t: %(why)s") % {"why": reasons.pop()}
-    return "; ".join(f"{field.label} – {why}" for field, why in found.items() if why)
+    if all(found.values()):
+        # The first field is what the others are about: its reason is reason enough.
+        return _("This device can’t: %(why)s") % {"why": reasons[0]}
+    # Each reason once, after all that it holds for.
+    return "; ".join(
+        f"{', '.join(str(field.label) for field in found if found[field] == why)} – {why}"
+        for why in reasons
+    )
 
 
 def answer_section(
