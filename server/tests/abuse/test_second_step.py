@@ -26,7 +26,7 @@ from server.tests.asvs.test_second_step import reset_link
 from server.tests.conftest import PASSWORD
 from server.tests.portal.test_every_page import OPEN, addresses
 
-from doorward.accounts import tokens
+from doorward.accounts import browsers, tokens
 from doorward.accounts.models import Account, RememberedBrowser, User
 from doorward.devices.models import Device
 
@@ -279,11 +279,14 @@ def test_a26_who_is_disabled_has_nothing_left_that_opens(alice: User, home: Clie
     between = tab()
     type_password(between, alice.email)
     _token, text = tokens.create(alice, name="script", scopes=["devices:read"], days=1)
+    way_in = browsers.new_link(alice).rstrip("/").rpartition("/")[2]
+    assert browsers.is_link(way_in)
     User.objects.filter(pk=alice.pk).update(is_active=False)
     second_step(between, code_at(seed))
     assert not is_signed_in(between)
     assert not is_signed_in(home)
     assert tokens.find(text) is None
+    assert not browsers.is_link(way_in)
     assert codes
 
 

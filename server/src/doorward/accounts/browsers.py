@@ -110,7 +110,10 @@ def new_link(user: User) -> str:
 def is_link(secret: str) -> bool:
     """Tell whether the link would still work; looking at it does not use it up."""
     return UnlockLink.objects.filter(
-        digest=_digest(secret), used_at__isnull=True, expires_at__gt=timezone.now()
+        digest=_digest(secret),
+        used_at__isnull=True,
+        expires_at__gt=timezone.now(),
+        user__is_active=True,
     ).exists()
 
 
