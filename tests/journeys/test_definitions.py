@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from server.tests import postgres
 from tests.agent_at_work import enrolled, status, until, working_agent
 from tests.conftest import Server, agent, free_port, new_server
 from tests.journeys.test_agent_and_server import Alice
@@ -260,3 +261,34 @@ def test_freshclam_asks_the_mirror_and_is_answered(olga: Olga, tmp_path: Path) -
     assert "/device/v1/clamav/daily.cvd" in done.stdout
     assert "HTTP/1.1 206" in done.stdout, "the head by a range"
     assert "27900" in done.stdout, "it read the version from our answer"
+
+
+@pytest.mark.slow
+def test_the_operators_commands_do_on_postgresql_what_they_do_on_sqlite(tmp_path: Path) -> None:
+    """Each a process of its own over a server's real database; nothing is started beside them."""
+    told = []
+    for kind in ("sqlite", "postgresql"):
+        running = postgres.running() if kind == "postgresql" else contextlib.nullcontext("")
+        with running as url:
+            olga = Olga(
+                new_server(tmp_path / kind / "data", DOORWARD_DATABASE_URL=url),
+                tmp_path / kind / "olga",
+            )
+            olga.makes_keys()
+            first = olga.imports(["one", "two"])
+            second = olga.imports(["three"], name="other")
+            signed = ["--keys", str(olga.folder / "keys"), *olga._secret]
+            olga.does("definitions", "pause", str(second["set"]))
+            olga.does("definitions", "release", str(second["set"]))
+            olga.does("definitions", "take-back", "--to", str(first["set"]), *signed)
+            olga.does("definitions", "remove", "list", *signed)
+            state = json.loads(olga.does("definitions", "status", "--json"))
+            told.append(
+                (
+                    [(one["number"], one["rules"], one["hashes"]) for one in state["sets"]],
+                    [(one["name"], one["hashes"]) for one in state["sources"]],
+                    state["devices"],
+                )
+            )
+    assert told[0] == told[1]
+    assert told[0][0]
