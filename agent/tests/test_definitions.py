@@ -432,6 +432,20 @@ def test_a_hash_list_finds_every_hash_and_no_other(count: int, tmp_path: Path) -
     held.close()
 
 
+def test_in_a_crowd_of_hashes_that_begin_alike_only_whole_ones_are_found(tmp_path: Path) -> None:
+    crowd = [bytes(30) + number.to_bytes(2, "big") for number in range(1, 2000, 2)]
+    path = tmp_path / "list"
+    path.write_bytes(hash_list.build((value, "crowd") for value in crowd))
+    held = hash_list.HashList(os.fspath(path))
+    for number in range(2001):
+        known = number % 2 == 1 and number < 2000
+        value = bytes(30) + number.to_bytes(2, "big")
+        assert held.find(value) == ("crowd" if known else None)
+        # The same bytes, from the middle of one hash to the middle of the next.
+        assert held.find((value * 2)[1:33]) is None or (value * 2)[1:33] in crowd
+    held.close()
+
+
 def test_a_damaged_hash_list_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "list"
     whole = hash_list.build([(bytes(32), "zero"), (b"\xff" * 32, "ones")])

@@ -143,11 +143,11 @@ def _looks_like_old_tar(head: bytes) -> bool:
     # as spaces.
     if len(head) < 512 or head[0] == 0:
         return False
-    try:
-        stated = int(head[148:156].strip(b" \0") or b"x", 8)
-    except ValueError:
+    stated = head[148:156].strip(b" \0")
+    # isdigit first: this is asked of nearly every file, and an exception costs more.
+    if not stated.isdigit() or stated.strip(b"01234567"):
         return False
-    return stated == sum(head[:148]) + 256 + sum(head[156:512])
+    return int(stated, 8) == sum(head[:148]) + 256 + sum(head[156:512])
 
 
 def has_hidden_zip(tail: bytes, size: int) -> bool:

@@ -30,6 +30,8 @@ _INDEX_AT = _HEADER.size
 _SHORT_LIST = 4096
 """Up to here an index over 8 bits is enough, and the file stays small."""
 _SIZE = 32
+_SEARCHED = 64
+"""So many hashes, 2 KiB, are searched as they lie."""
 _POSITIONS = Struct("<II")
 _SIZES_MAGIC = b"DWSIZE1\n"
 _SIZES_HEADER = Struct("<8sQ")
@@ -122,17 +124,19 @@ class HashList:
         at = _INDEX_AT + int.from_bytes(value[: self._prefix_bytes], "big") * 4
         low, high = _POSITIONS.unpack_from(self._map, at)
         high = min(high, self._count)
-        while low < high:
+        while high - low > _SEARCHED:
             middle = (low + high) // 2
             start = self._hashes_at + middle * _SIZE
-            held = self._map[start : start + _SIZE]
-            if held == value:
-                return self._label(middle)
-            if held < value:
-                low = middle + 1
+            if self._map[start : start + _SIZE] <= value:
+                low = middle
             else:
                 high = middle
-        return None
+        # The last few at once: a search in C is faster than more steps here.
+        few = self._map[self._hashes_at + low * _SIZE : self._hashes_at + high * _SIZE]
+        at = few.find(value)
+        while at % _SIZE and at > 0:
+            at = few.find(value, at + 1)
+        return None if at < 0 else self._label(low + at // _SIZE)
 
     def _label(self, position: int) -> str:
         labels, number = self._labels(), self._number(position)
