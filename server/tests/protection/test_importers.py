@@ -279,6 +279,40 @@ def test_what_the_engine_tells_apart_otherwise_is_refused(
     ]
 
 
+def test_rules_that_are_each_quick_and_together_slow_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds of rules of 90 ms would bring every scan of every device to a halt."""
+    files = {f"{name}.yar": f"rule {name} {{condition: false}}" for name in ("few", "many", "more")}
+    takes = {"few": 0.1, "many": 0.6, "more": 0.5}
+
+    def seconds(rules: yara_x.Rules, _samples: list[bytes]) -> float:
+        found = [rule.identifier for rule in rules]
+        # The halving before asks about each rule alone: there each of them is quick.
+        together = len(found) > 1 or stage
+        return sum(takes[name] for name in found) if together else 0.0
+
+    stage: list[str] = []
+    monkeypatch.setattr(trial, "_seconds", seconds)
+    real = trial.Trial._time_all
+
+    def time_all(self: trial.Trial, samples: list[bytes]) -> None:
+        stage.append("all")
+        real(self, samples)
+
+    monkeypatch.setattr(trial.Trial, "_time_all", time_all)
+    request = {
+        "sources": files,
+        "careful": False,
+        "clean": [str(tmp_path)],
+        "most_clean_bytes": 1,
+    }
+    verdict = trial.Trial(request).run()
+    assert sorted(verdict["sources"]) == ["few.yar", "more.yar"]
+    why = "its rules together take 0.6 s for 3 MiB: import fewer"
+    assert verdict["refused"] == [["many.yar", 0, "", why]]
+
+
 def test_many_rules_of_one_file_are_refused_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
 

@@ -25,6 +25,9 @@ from doorward_protocol.hash_list import sized_key
 SAMPLE_BYTES: Final = 1024 * 1024
 RULE_SECONDS: Final = 0.1
 """What one rule may take for the samples (about 3 MiB), the best of three tries."""
+ALL_SECONDS: Final = 1.0
+"""What all rules of an import may take together for the samples. The agent gives the engine 20 s
+for 32 MiB: eleven times the samples, which leaves half for a slower machine and other imports."""
 SCAN_SECONDS: Final = 20
 """One file, all rules: what the agent allows too (AgentConfig.engine_timeout)."""
 MOST_CLEAN_FILES: Final = 100_000
@@ -154,6 +157,28 @@ class Trial:
                 groups += [group[:middle], group[middle:]]
                 continue
             self._time_one(group[0], samples)
+        self._time_all(samples)
+
+    def _time_all(self, samples: list[bytes]) -> None:
+        """Refuse files, the slowest first, until the rules that are left are quick together.
+
+        Each rule may be quick enough and a thousand of them bring every scan to a halt.
+        """
+        if not self.sources or self._takes(list(self.sources), samples) <= ALL_SECONDS:
+            return
+        each = {name: self._takes([name], samples) for name in self.sources}
+        for name in sorted(each, key=lambda one: each[one], reverse=True):
+            self._refuse_file(
+                name, f"its rules together take {each[name]:.1f} s for 3 MiB: import fewer"
+            )
+            if not self.sources or self._takes(list(self.sources), samples) <= ALL_SECONDS:
+                return
+
+    def _takes(self, names: list[str], samples: list[bytes]) -> float:
+        self._say(f"time {names[0]}", names[0] if len(names) == 1 else "")
+        # What leans on another file counts alone for nothing, and together with it.
+        compiler, failed = self._compiled(names)
+        return 0.0 if failed else _seconds(compiler.build(), samples)
 
     def _quick(self, names: list[str], samples: list[bytes]) -> bool:
         self._say(f"time {names[0]}", names[0] if len(names) == 1 else "")
