@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from tests.agent_at_work import EICAR, enrolled, working_agent
 from tests.conftest import Server, agent
-from tests.journeys.test_agent_and_server import Alice
+from tests.journeys.people import Alice
 
 KILLS = 20
 FILES = 30

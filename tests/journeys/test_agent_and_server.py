@@ -6,7 +6,6 @@ import asyncio
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
@@ -14,83 +13,13 @@ from uuid import uuid4
 import pytest
 from tests.agent_at_work import EICAR, enrolled, status, until, working_agent
 from tests.conftest import Server, agent
-from tests.journeys.somebody import Somebody
+from tests.journeys.people import Alice
 
 from doorward_agent import database, identity, link, loop
 from doorward_agent.config import AgentConfig
 from doorward_protocol import messages, signing
 
 DELIVERED_WITHIN_S = 5.0
-
-ACCOUNT = """
-import json, sys
-import django
-django.setup()
-from doorward.accounts import members, signup
-from doorward.accounts.models import User
-from doorward.devices import enrollment, removal
-from doorward.devices.models import Device
-from doorward.reports.models import Detection
-alice = User.objects.filter(email=sys.argv[1]).first()
-if alice is None:
-    alice = User.objects.create_user(sys.argv[1], None, name="Alice")
-    signup.found_account(alice)
-account = members.account_of(alice)
-devices = Device.objects.filter(account=account)
-for line in sys.stdin:
-    what, *words = json.loads(line)
-    answer = {}
-    if what == "codes":
-        answer = [enrollment.new_code(account, alice)[1] for _ in range(words[0])]
-    elif what == "remove":
-        removal.remove(devices.get(pk=words[0]), actor=alice)
-    elif what == "look":
-        answer = {
-            "devices": [str(device.pk) for device in devices.filter(revoked_at=None)],
-            "cloned": [str(device.pk) for device in devices.exclude(cloned_at=None)],
-            "findings": [found.path for found in Detection.objects.filter(account_id=account.pk)],
-        }
-    print(json.dumps(answer), flush=True)
-"""
-
-
-class Alice(Somebody):
-    """The owner of an account on the server, acting on its database."""
-
-    def __init__(self, server: Server, address: str) -> None:
-        super().__init__(server, ACCOUNT, address)
-
-    def codes(self, count: int = 1) -> list[str]:
-        found = self("codes", count)
-        assert isinstance(found, list)
-        return found
-
-    def removes(self, device: str) -> None:
-        self("remove", device)
-
-    def sees(self) -> dict[str, list[str]]:
-        found = self("look")
-        assert isinstance(found, dict)
-        return found
-
-
-@pytest.fixture
-def alice(server: Server, request: pytest.FixtureRequest) -> Iterator[Alice]:
-    found = Alice(server, f"alice-{abs(hash(request.node.name))}@example.org")
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    return tmp_path / "agent"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    folder = tmp_path / "home"
-    folder.mkdir()
-    return folder
 
 
 def linked(state: Path, **more: object) -> link.Link:

@@ -4,110 +4,18 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from tests.agent_at_work import EICAR, PATIENCE_S, enrolled, until, working_agent
+from tests.agent_at_work import EICAR, enrolled, until, working_agent
 from tests.conftest import Server, agent
-from tests.journeys.somebody import Somebody
-from tests.journeys.test_agent_and_server import Alice
+from tests.journeys.people import Alice, Member
 
 from doorward_agent import identity
 from doorward_protocol import signing
 
 RUNNING_WITHIN_S = 1.0
-
-ASKING = """
-import json, sys
-import django
-django.setup()
-from django.utils import timezone
-from doorward.devices import commands
-from doorward.devices.models import Command, Device
-from doorward.reports.models import Detection, Scan
-from doorward_protocol.messages import CommandArgs
-def shown(command):
-    return {
-        "uid": str(command.uid), "state": command.state, "code": command.code,
-        "detail": command.detail, "files": command.files, "bytes": command.bytes,
-        "threats": command.threats, "report": command.report,
-        "started": command.started_at and command.started_at.timestamp(),
-        "asked": command.created_at.timestamp(),
-    }
-for line in sys.stdin:
-    what, *words = json.loads(line)
-    if what == "ask":
-        device, kind, args = words
-        import msgspec
-        command = commands.ask(
-            Device.objects.get(pk=device), kind, msgspec.convert(args, CommandArgs), actor=None
-        )
-        answer = shown(command)
-    elif what == "look":
-        answer = shown(Command.objects.get(uid=words[0]))
-    elif what == "cancel":
-        answer = shown(commands.cancel(Command.objects.get(uid=words[0]), actor=None))
-    elif what == "quarantined":
-        answer = [
-            [str(each.quarantine_id), each.disposition]
-            for each in Detection.objects.filter(device=words[0]).order_by("id")
-        ]
-    elif what == "scans":
-        answer = [
-            [str(each.command_uid), each.state]
-            for each in Scan.objects.filter(device=words[0]).order_by("id")
-        ]
-    elif what == "thumbprint":
-        answer = Device.objects.get(pk=words[0]).thumbprint
-    elif what == "capabilities":
-        answer = Device.objects.get(pk=words[0]).capabilities
-    print(json.dumps(answer), flush=True)
-"""
-
-
-class Member(Somebody):
-    """Somebody who asks devices to do things."""
-
-    def __init__(self, server: Server) -> None:
-        super().__init__(server, ASKING)
-
-    def ask(self, device: str, kind: str, **args: Any) -> str:
-        return str(self("ask", device, kind, args)["uid"])
-
-    def wait_for(self, uid: str, *states: str, seconds: float = PATIENCE_S) -> dict[str, Any]:
-        until(lambda: self("look", uid)["state"] in states, seconds)
-        found = self("look", uid)
-        assert isinstance(found, dict)
-        return found
-
-
-@pytest.fixture
-def alice(server: Server, request: pytest.FixtureRequest) -> Iterator[Alice]:
-    found = Alice(server, f"alice-{abs(hash(request.node.name))}@example.org")
-    yield found
-    found.close()
-
-
-@pytest.fixture(scope="module")
-def member(server: Server) -> Iterator[Member]:
-    found = Member(server)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    return tmp_path / "agent"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    folder = tmp_path / "home"
-    folder.mkdir()
-    return folder
 
 
 def much(home: Path, archives: int = 150) -> None:

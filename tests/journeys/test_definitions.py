@@ -19,8 +19,7 @@ import pytest
 from server.tests import postgres
 from tests.agent_at_work import enrolled, status, until, working_agent
 from tests.conftest import Server, agent, free_port, new_server
-from tests.journeys.test_agent_and_server import Alice
-from tests.journeys.test_commands import Member
+from tests.journeys.people import Alice, Member
 
 from doorward_agent import identity
 
@@ -124,25 +123,6 @@ def olga(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Olga:
     made = Olga(server, tmp_path_factory.mktemp("olga") / "own")
     made.makes_keys()
     return made
-
-
-@pytest.fixture
-def alice(server: Server, request: pytest.FixtureRequest) -> Iterator[Alice]:
-    found = Alice(server, f"alice-{abs(hash(request.node.name))}@example.org")
-    yield found
-    found.close()
-
-
-@pytest.fixture(scope="module")
-def member(server: Server) -> Iterator[Member]:
-    found = Member(server)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    return tmp_path / "agent"
 
 
 def test_a_new_list_of_hashes_reaches_a_device_by_command_and_finds_its_file(

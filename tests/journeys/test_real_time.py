@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from tests.agent_at_work import EICAR, enrolled, until, working_agent
 from tests.conftest import Server
+from tests.journeys.people import Alice
 from tests.journeys.somebody import Somebody
-from tests.journeys.test_agent_and_server import Alice
 
 from doorward_agent import database, policy, protection
 
@@ -51,13 +49,6 @@ class Member(Somebody):
 
     def __init__(self, server: Server, device: str) -> None:
         super().__init__(server, SETTLING, device)
-
-
-@pytest.fixture
-def alice(server: Server, request: pytest.FixtureRequest) -> Iterator[Alice]:
-    found = Alice(server, f"alice-{abs(hash(request.node.name))}@example.org")
-    yield found
-    found.close()
 
 
 def test_a_setting_reaches_the_device_in_two_seconds_and_what_is_found_is_on_the_pages(
