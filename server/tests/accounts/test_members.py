@@ -435,6 +435,34 @@ def test_who_signed_up_with_the_address_and_never_confirmed_it_gets_nothing_of_i
 
 
 @pytest.mark.django_db
+def test_of_two_accounts_invitations_at_once_the_second_changes_no_password(
+    alice: User, alices_account: Account, charlie: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each account has a lock of its own: the address is looked at again under the person's."""
+    first = shown(invite(alices_account, alice))
+    second = shown(invite(charlie.memberships.get().account, charlie))
+    real = invitations.is_newcomer
+    asked: list[bool] = []
+
+    def is_newcomer(shown_one: invitations.Shown) -> bool:
+        if shown_one is second and not asked:
+            asked.append(real(shown_one))
+            # Meanwhile, in another process.
+            invitations.accept_as_newcomer(
+                first, name="", password="the first of both passwords", shares=Shares.STATE
+            )
+            return True
+        return real(shown_one)
+
+    monkeypatch.setattr(invitations, "is_newcomer", is_newcomer)
+    with pytest.raises(invitations.AlreadyThere):
+        invitations.accept_as_newcomer(
+            second, name="", password="the second of both passwords", shares=Shares.STATE
+        )
+    assert User.objects.get(email=NEW).check_password("the first of both passwords")
+
+
+@pytest.mark.django_db
 def test_row15_an_invitation_passes_the_second_step_of_who_has_one(
     alice: User, alices_account: Account, charlie: User
 ) -> None:
