@@ -128,9 +128,9 @@ def _read_at(descriptor: int, length: int, at: int) -> bytes:
 
 EACH = "each"
 """A rule of which every pattern is a signature by itself says `each = "pattern"`, and may give each
-its title under the pattern's name. Evaluating ten thousand rules takes 170 us a file, however
-small; a hundred rules of a hundred patterns take 12, and 1 where a private pattern that is any of
-them goes before."""
+its title under the pattern's name. Evaluating ten thousand rules takes 190 us a file, however
+small; a hundred rules of a hundred patterns take 15, and 0.4 where a private pattern that is any of
+them goes before (bench/README.md)."""
 
 
 def _hits(rule: yara_x.Rule) -> list[Hit]:

@@ -1,9 +1,9 @@
 """Joins rules of one plain pattern each, so that ten thousand of them cost hardly more than ten.
 
-An engine evaluates every rule for every file: 10,000 of them take 170 us of a file, however small.
-A hundred of them as the patterns of one rule take 1 us. Behind each of these rules stands a private
-pattern that is any of its patterns: as long as nothing was found, the engine asks about that one
-alone. What each found is told as before, by the rule's name and with its title.
+An engine evaluates every rule for every file: 10,000 of them take 190 us, however small it is. As
+the patterns of a hundred rules they take 15 us, and 0.4 us with a private pattern in each rule that
+is any of its patterns: as long as it is not found, the engine asks about that one alone. What each
+found is told as before, by the rule's name and with its title.
 
 It is done when a set is made, after the rules were tried one by one: what was refused, and how many
 there are, is said of single signatures.
