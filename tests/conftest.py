@@ -175,13 +175,19 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return found
 
 
+def new_installed(installed: Path, data: Path, **environment: str) -> Server:
+    """Return a server that has all its tables in SQLite, and was not started yet."""
+    shutil.copytree(installed, data, dirs_exist_ok=True)
+    return new_server(data, **environment)
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Iterator[Server]:
     """One real server for the journeys of a file; each makes its own people.
 
     Not one for all: twenty people an hour may sign up from one address, and that is us.
     """
-    running = new_server(Path(shutil.copytree(installed, tmp_path_factory.mktemp("server") / "d")))
+    running = new_installed(installed, tmp_path_factory.mktemp("server"))
     running.start()
     yield running
     running.stop()
@@ -190,7 +196,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Iterato
 @pytest.fixture
 def own_server(tmp_path: Path, installed: Path) -> Iterator[Server]:
     """A real server for one test alone, that it may stop, kill and start again."""
-    running = new_server(Path(shutil.copytree(installed, tmp_path / "server")))
+    running = new_installed(installed, tmp_path / "server")
     running.start()
     yield running
     running.stop()

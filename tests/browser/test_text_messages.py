@@ -20,7 +20,7 @@ from tests.browser.test_two_step import (
     take_picture,
     type_password,
 )
-from tests.conftest import Server, new_server
+from tests.conftest import Server, new_installed
 
 NUMBER = "+4915123456789"
 
@@ -28,9 +28,9 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Iterator[Server]:
     """A real server whose operator has switched text messages on."""
-    running = new_server(tmp_path_factory.mktemp("texting"), DOORWARD_SMS_URL="file:")
+    running = new_installed(installed, tmp_path_factory.mktemp("texting"), DOORWARD_SMS_URL="file:")
     running.start()
     yield running
     running.stop()

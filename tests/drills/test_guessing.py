@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.conftest import Server, new_server
+from tests.conftest import Server, new_installed
 
 PASSWORD = "seven lamps above the harbor"
 ADDRESS = "dora@example.org"
@@ -44,8 +44,8 @@ class Browser:
 
 
 @pytest.fixture
-def two_portals(tmp_path: Path) -> Iterator[Server]:
-    running = new_server(tmp_path / "server", DOORWARD_PORTAL_PROCESSES="2")
+def two_portals(tmp_path: Path, installed: Path) -> Iterator[Server]:
+    running = new_installed(installed, tmp_path / "server", DOORWARD_PORTAL_PROCESSES="2")
     running.start()
     yield running
     running.stop()
@@ -108,8 +108,10 @@ def test_a01_l4_l5_sixty_guesses_at_once_over_two_processes_and_a_restart(
     assert "Devices" in owner.get("/devices/")
 
 
-def test_d14_signing_in_is_not_slower_while_the_mail_server_is_down(tmp_path: Path) -> None:
-    server = new_server(tmp_path / "server", DOORWARD_EMAIL_URL="smtp://127.0.0.1:9")
+def test_d14_signing_in_is_not_slower_while_the_mail_server_is_down(
+    tmp_path: Path, installed: Path
+) -> None:
+    server = new_installed(installed, tmp_path / "server", DOORWARD_EMAIL_URL="smtp://127.0.0.1:9")
     server.start()
     try:
         page = Browser(server).post("/signup/", email=ADDRESS, password1=PASSWORD)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from server.tests import postgres
 from tests.agent_at_work import enrolled, status, until, working_agent
-from tests.conftest import Server, agent, free_port, new_server
+from tests.conftest import Server, agent, free_port, new_installed, new_server
 from tests.journeys.people import Alice, Member
 
 from doorward_agent import identity
@@ -103,12 +103,13 @@ class Wire:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Iterator[Server]:
     """A server that gives sets to everybody soon, and serves a ClamAV mirror."""
     folder = tmp_path_factory.mktemp("server")
     mirror = folder / "mirror"
     mirror.mkdir()
-    running = new_server(
+    running = new_installed(
+        installed,
         folder / "data",
         DOORWARD_DEFINITIONS_EARLY_HOURS="0",
         DOORWARD_CLAMAV_MIRROR=str(mirror),
