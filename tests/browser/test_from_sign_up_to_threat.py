@@ -77,7 +77,7 @@ def test_from_sign_up_to_the_threat_on_the_page(
 
     with working_agent(state):
         page.get_by_role("link", name="Open the device").click()
-        expect(page.locator("#live").get_by_text("Protected", exact=True)).to_be_visible(
+        expect(page.locator("#device-state").get_by_text("Protected", exact=True)).to_be_visible(
             timeout=20_000
         )
         alice.look_around("the device")

@@ -54,7 +54,7 @@ def test_n4_scan_now_is_running_within_a_second_moves_and_is_done(
     (files / "zz.com").write_text(EICAR)
     with_device(alice, server, state)
     with working_agent(state):
-        expect(page.locator("#live").get_by_text("Protected", exact=True)).to_be_visible(
+        expect(page.locator("#device-state").get_by_text("Protected", exact=True)).to_be_visible(
             timeout=20_000
         )
         page.reload()
@@ -100,7 +100,7 @@ def test_n4_a_scan_whose_agent_was_killed_is_interrupted_never_done_and_one_can_
     much(files, 2000)
     address = with_device(alice, server, state)
     with working_agent(state) as work:
-        expect(page.locator("#live").get_by_text("Protected", exact=True)).to_be_visible(
+        expect(page.locator("#device-state").get_by_text("Protected", exact=True)).to_be_visible(
             timeout=20_000
         )
 

@@ -83,5 +83,10 @@ def test_a_device_that_works_is_protected_before_its_first_scan_and_its_page_say
     assert "Protected" in page
     assert words.NOT_SCANNED in page
     assert words.NOT_SCANNED in alices_browser.get("/devices/").content.decode()
+    # How it is stands in the head; what is asked for later has it as news for the same place.
+    assert page.index('id="device-state"') < page.rindex("</header>")
+    assert page.count('id="device-state"') == 1
+    part = alices_browser.get(f"/devices/{device.pk}/", HTTP_HX_REQUEST="true").content.decode()
+    assert part.count('id="device-state" hx-swap-oob="true"') == 1
     scan_of(device)
     assert words.NOT_SCANNED not in alices_browser.get(f"/devices/{device.pk}/").content.decode()
