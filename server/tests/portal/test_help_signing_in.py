@@ -36,6 +36,23 @@ def test_every_button_of_the_help_leads_somewhere() -> None:
     assert browser.post("/login/link/", {"email": "x@example.org"}).status_code == 200
 
 
+def test_the_help_leads_to_the_self_test_and_to_a_person_signed_in_or_not(
+    alices_browser: Client,
+) -> None:
+    for browser in (Client(), alices_browser):
+        page = browser.get("/help/").content.decode()
+        for address in ("/help/self-test/", "/help/ask/"):
+            assert f'href="{address}"' in page
+            assert browser.get(address).status_code == 200
+    assert '<option value="signing-in" selected>' in Client().get("/help/ask/").content.decode()
+    # Whoever is signed in does not ask how to.
+    assert '<option value="device" selected>' in alices_browser.get("/help/ask/").content.decode()
+
+
+def test_a_file_is_put_back_from_the_pages_too_says_the_help() -> None:
+    assert 'href="/reports/quarantine/"' in Client().get("/help/restoring-a-file/").content.decode()
+
+
 def test_a_question_is_stored_and_mailed_to_who_answers(settings: Any) -> None:
     settings.SUPPORT_EMAIL = "help@example.org"
     page = ask(tab(), words="Line one\nLine two").content.decode()

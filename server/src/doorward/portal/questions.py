@@ -49,7 +49,8 @@ def ask(request: HttpRequest) -> HttpResponse:
         request.POST or None,
         initial={
             "reply_to": user.email if user else "",
-            "about": request.GET.get("about", About.SIGNING_IN.value),
+            # Whoever is in can sign in.
+            "about": request.GET.get("about", (About.DEVICE if user else About.SIGNING_IN).value),
         },
     )
     if request.method != "POST" or not form.is_valid():
