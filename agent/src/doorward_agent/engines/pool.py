@@ -178,9 +178,9 @@ class _Worker:
             self._inbox.put((self, heard))
             if self._wake is not None:
                 self._wake()
-            elif not ended:
+            elif self._by_descriptor and not ended:
                 # Answers gather meanwhile: one look at many costs little more than at one, and
-                # the processor stays with the workers.
+                # the processor stays with the workers. (Of a pipe only one is read at a look.)
                 time.sleep(_GATHERING)
 
     def ask(self, jobs: list[Job]) -> None:
