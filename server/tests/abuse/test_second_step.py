@@ -9,6 +9,7 @@ import time_machine
 from allauth.mfa.models import Authenticator
 from django.conf import settings as django_settings
 from django.core.cache import cache
+from django.db.models import F
 from django.test import Client
 from django.utils import timezone
 from server.tests.accounts.second_steps import (
@@ -28,6 +29,7 @@ from server.tests.portal.test_every_page import OPEN, addresses
 
 from doorward.accounts import browsers, tokens
 from doorward.accounts.models import Account, RememberedBrowser, User
+from doorward.audit.models import Event
 from doorward.devices.models import Device
 
 NEW = "nine ships in the quiet morning"
@@ -251,6 +253,50 @@ def test_a20_signing_in_ends_a_link_that_waits(alice: User) -> None:
     link = reset_link()
     signed_in_tab(alice.email)
     assert not is_good(link)
+
+
+def test_a20_of_many_uses_of_a_link_at_once_one_sets_the_password(alice: User) -> None:
+    tab().post("/password/reset/", {"email": alice.email})
+    link = reset_link()
+    browsers_there = [tab() for _ in range(6)]
+    forms = [browser.get(link)["Location"] for browser in browsers_there]
+
+    def act(number: int) -> bool:
+        word = f"{NEW} number {number}"
+        answer = browsers_there[number].post(forms[number], {"password1": word, "password2": word})
+        return answer.headers.get("Location", "").endswith("/done/")
+
+    assert at_once(6, act) == 1
+    assert Event.objects.filter(tag="account.password.reset", actor_id=alice.pk).count() == 1
+
+
+@pytest.mark.parametrize("path", ["page", "app"])
+def test_a20_a_password_under_way_does_not_undo_what_was_changed_meanwhile(
+    path: str, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tab().post("/password/reset/", {"email": alice.email})
+    link = reset_link()
+    browser = tab()
+    form = browser.get(link)["Location"]
+    real = User.set_password
+
+    def while_somebody_disables_her(user: User, raw: str | None) -> None:
+        User.objects.filter(pk=user.pk).update(is_active=False, epoch=F("epoch") + 1)
+        real(user, raw)
+
+    monkeypatch.setattr(User, "set_password", while_somebody_disables_her)
+    if path == "page":
+        answer = browser.post(form, {"password1": NEW, "password2": NEW}, follow=True)
+        assert "no longer works" in answer.content.decode()
+    else:
+        key = link.rstrip("/").rpartition("/")[2]
+        answer = App().call("POST", "auth/password/reset", key=key, password=NEW)
+        assert answer.status_code == 409
+        assert answer.json()["errors"][0]["code"] == "changed_meanwhile"
+    alice.refresh_from_db()
+    assert not alice.is_active
+    assert alice.epoch == 1
+    assert alice.check_password(PASSWORD)
 
 
 def is_good(link: str) -> bool:

@@ -27,6 +27,7 @@ from django.http import (
     HttpResponseNotFound,
     JsonResponse,
 )
+from django.shortcuts import redirect
 from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -183,6 +184,18 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
             return False
         lockout.reset(windows[0])
         return True
+
+    def set_password(self, user: User, password: str) -> None:
+        """Store the password, unless it or a way to sign in was changed since ``user`` was read.
+
+        Else a link used twice in one moment, or a request that was under way while its owner moved
+        on, would have the last word. Raises ImmediateHttpResponse.
+        """
+        read = {"password": user.password, "epoch": user.epoch, "is_active": True}
+        user.set_password(password)
+        # One statement, and no other column: what else was changed meanwhile stays changed.
+        if not User.objects.filter(pk=user.pk, **read).update(password=user.password):
+            raise ImmediateHttpResponse(_changed_meanwhile(allauth_context.request))
 
     @transaction.atomic(savepoint=False)
     def post_login(self, request: HttpRequest, user: User, **how: Any) -> HttpResponse:
@@ -358,6 +371,15 @@ def too_many(request: HttpRequest, locked: lockout.Locked) -> HttpResponse:
         response = ratelimit.respond_429(request)
     response.headers["Retry-After"] = str(locked.seconds)
     return response
+
+
+def _changed_meanwhile(request: HttpRequest) -> HttpResponse:
+    if is_headless_path(request):
+        words = gettext("Something was changed in this very moment. Begin again.")
+        error = {"message": words, "code": "changed_meanwhile"}
+        return JsonResponse({"status": 409, "errors": [error]}, status=409)
+    # The same page once more: it says what is true by now, that the link is over for one.
+    return redirect(request.path)
 
 
 def words_for(locked: lockout.Locked) -> str:
