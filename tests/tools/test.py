@@ -45,7 +45,10 @@ def suites(*, slow: bool) -> list[tuple[str, list[str]]]:
     return [
         ("protocol and agent", parallel("-m", "not slow", "protocol/tests", "agent/tests")),
         ("server on SQLite", parallel("-m", "not slow", "server/tests")),
-        ("server on PostgreSQL", [*postgres, *parallel("-m", "not slow", "server/tests")]),
+        (
+            "server on PostgreSQL",
+            [*postgres, *parallel("-m", "not slow", "server/tests", "tests/definitions")],
+        ),
         # Apart: the browser's own event loop stays in its process to the end.
         ("browser", parallel("-m", "not slow", "tests/browser", f"--ignore={IN_A_SECOND}")),
         ("browser, by the second", pytest("-m", "not slow", IN_A_SECOND)),
