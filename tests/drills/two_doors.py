@@ -265,6 +265,15 @@ def mailed(both: Both, address: str, pattern: str, *, without: Sequence[str] = (
     raise AssertionError(f"no mail with {pattern} came to {address}")
 
 
+def time_passes(both: Both, *, minutes: float) -> None:
+    """Let so much time have passed for whatever is counted: no drill waits for a lock to end."""
+    ago = round(minutes * 60_000)
+    both.run_statement(
+        f"UPDATE accounts_throttle SET since = since - {ago},"  # noqa: S608 - our own numbers
+        f" locked_until = locked_until - {ago}, updated = updated - {ago}"
+    )
+
+
 RESET_LINK = r"http://localhost:\d+(/password/reset/key/\S+)"
 WAY_IN = r"http://localhost:\d+(/login/link/[\w-]+/)"
 MAILED_CODE = r"^ {4}(\S+)\r?$"
