@@ -22,6 +22,11 @@ FLAGS: Final = (
 )
 PHONE: Final = (390, 844)
 DESK: Final = (1280, 900)
+Scheme = Literal["light", "dark"]
+SIZES: Final = pytest.mark.parametrize(
+    ("size", "scheme"), [(PHONE, "dark"), (DESK, "light")], ids=["phone-dark", "desk-light"]
+)
+"""Walk it on a phone at night and at a desk by day: between them every size and every scheme."""
 # Told through a binding, so that a violation on any page of a journey is seen at its end.
 WATCH: Final = """
 document.addEventListener("securitypolicyviolation",
@@ -88,9 +93,7 @@ def new_visitor(window: Browser, server: Any) -> Iterator[NewVisitor]:
     """Make visitors; each one's problems fail the test at its end."""
     visitors: list[Visitor] = []
 
-    def arrive(
-        size: tuple[int, int] = DESK, scheme: Literal["light", "dark"] = "light", **more: Any
-    ) -> Visitor:
+    def arrive(size: tuple[int, int] = DESK, scheme: Scheme = "light", **more: Any) -> Visitor:
         context = window.new_context(
             viewport={"width": size[0], "height": size[1]},
             color_scheme=scheme,

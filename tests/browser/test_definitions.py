@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 from tests.agent_at_work import working_agent
-from tests.browser.conftest import DESK, PHONE, NewVisitor
+from tests.browser.conftest import SIZES, NewVisitor, Scheme
 from tests.browser.test_scan_now import with_device
 from tests.conftest import Server
 from tests.journeys.test_definitions import Olga
@@ -24,16 +24,14 @@ def olga(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Olga:
     return made
 
 
-@pytest.mark.parametrize(
-    ("size", "scheme"), [(PHONE, "light"), (DESK, "dark")], ids=["phone-light", "desk-dark"]
-)
+@SIZES
 def test_a_device_that_is_behind_is_brought_up_to_date(
     new_visitor: NewVisitor,
     server: Any,
     olga: Olga,
     tmp_path: Path,
     size: tuple[int, int],
-    scheme: Literal["light", "dark"],
+    scheme: Scheme,
 ) -> None:
     alice = new_visitor(size, scheme)
     page = alice.page

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
-from tests.browser.conftest import DESK, PHONE, NewVisitor, Visitor, new_address
+from tests.browser.conftest import SIZES, NewVisitor, Scheme, Visitor, new_address
 from tests.browser.test_from_sign_up_to_threat import PASSWORD, sign_up
 from tests.browser.test_two_step import prove_again, sign_out, take_picture
 
@@ -45,15 +45,13 @@ def invite(visitor: Visitor, address: str, role: str) -> None:
     expect(page.get_by_text("is on its way")).to_be_visible()
 
 
-@pytest.mark.parametrize(
-    ("size", "scheme"), [(PHONE, "dark"), (DESK, "light")], ids=["phone-dark", "desk-light"]
-)
+@SIZES
 def test_invited_joined_promoted_and_gone(
     new_visitor: NewVisitor,
     server: Any,
     tmp_path: Path,
     size: tuple[int, int],
-    scheme: Literal["light", "dark"],
+    scheme: Scheme,
 ) -> None:
     alice, dora = new_visitor(size, scheme), new_visitor(size, scheme)
     hers, new = alice.page, dora.page

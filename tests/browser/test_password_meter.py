@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import pytest
 from playwright.sync_api import expect
-from tests.browser.conftest import DESK, PHONE, NewVisitor
+from tests.browser.conftest import SIZES, NewVisitor, Scheme
 from tests.browser.test_two_step import take_picture
 
 pytestmark = pytest.mark.browser
 
 
-@pytest.mark.parametrize(
-    ("size", "scheme"), [(PHONE, "dark"), (DESK, "light")], ids=["phone-dark", "desk-light"]
-)
+@SIZES
 def test_v6_2_6_a_password_is_judged_while_it_is_typed(
     new_visitor: NewVisitor,
     tmp_path: Path,
     size: tuple[int, int],
-    scheme: Literal["light", "dark"],
+    scheme: Scheme,
 ) -> None:
     alice = new_visitor(size, scheme)
     page = alice.page

@@ -10,11 +10,11 @@ import time
 import zipfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
-from tests.browser.conftest import DESK, PHONE, NewVisitor, new_address
+from tests.browser.conftest import SIZES, NewVisitor, Scheme, new_address
 from tests.browser.test_from_sign_up_to_threat import sign_up
 from tests.browser.test_two_step import prove_again, take_picture, type_password
 
@@ -40,15 +40,13 @@ def mail_to(server: Any, address: str, subject: str) -> str:
     raise AssertionError(f"no mail {subject!r} came to {address}: {server.mails(address)}")
 
 
-@pytest.mark.parametrize(
-    ("size", "scheme"), [(PHONE, "dark"), (DESK, "light")], ids=["phone-dark", "desk-light"]
-)
+@SIZES
 def test_n9_a_copy_is_taken_and_the_account_ends_with_a_receipt(
     new_visitor: NewVisitor,
     server: Any,
     tmp_path: Path,
     size: tuple[int, int],
-    scheme: Literal["light", "dark"],
+    scheme: Scheme,
 ) -> None:
     alice = new_visitor(size, scheme)
     page = alice.page

@@ -6,12 +6,12 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 from tests.agent_at_work import working_agent
-from tests.browser.conftest import DESK, PHONE, NewVisitor, Visitor, new_address
+from tests.browser.conftest import SIZES, NewVisitor, Scheme, Visitor, new_address
 from tests.browser.test_from_sign_up_to_threat import sign_up
 from tests.browser.test_two_step import prove_again, take_picture
 from tests.conftest import agent
@@ -60,15 +60,13 @@ def joined(visitor: Visitor, state: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("size", "scheme"), [(PHONE, "dark"), (DESK, "light")], ids=["phone-dark", "desk-light"]
-)
+@SIZES
 def test_a_change_reaches_the_device_is_shown_applied_and_is_taken_back(
     new_visitor: NewVisitor,
     server: Any,
     tmp_path: Path,
     size: tuple[int, int],
-    scheme: Literal["light", "dark"],
+    scheme: Scheme,
 ) -> None:
     alice = new_visitor(size, scheme)
     page = alice.page

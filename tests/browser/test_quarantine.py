@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 from tests.agent_at_work import EICAR, working_agent
-from tests.browser.conftest import DESK, PHONE, NewVisitor
+from tests.browser.conftest import DESK, SIZES, NewVisitor, Scheme
 from tests.browser.test_from_sign_up_to_threat import PASSWORD
 from tests.browser.test_scan_now import with_device
 from tests.conftest import agent
@@ -16,15 +16,13 @@ from tests.conftest import agent
 pytestmark = pytest.mark.browser
 
 
-@pytest.mark.parametrize(
-    ("size", "scheme"), [(PHONE, "light"), (DESK, "dark")], ids=["phone-light", "desk-dark"]
-)
+@SIZES
 def test_n14_a_file_is_put_back_as_it_was_and_another_is_deleted(
     new_visitor: NewVisitor,
     server: Any,
     tmp_path: Path,
     size: tuple[int, int],
-    scheme: Literal["light", "dark"],
+    scheme: Scheme,
 ) -> None:
     alice = new_visitor(size, scheme)
     page = alice.page

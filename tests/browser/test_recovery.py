@@ -11,11 +11,11 @@ import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
-from tests.browser.conftest import DESK, PHONE, NewVisitor, Visitor, new_address
+from tests.browser.conftest import DESK, SIZES, NewVisitor, Scheme, Visitor, new_address
 from tests.browser.test_from_sign_up_to_threat import sign_up
 from tests.browser.test_two_step import (
     app_shows,
@@ -27,10 +27,6 @@ from tests.browser.test_two_step import (
 )
 
 pytestmark = pytest.mark.browser
-
-SIZES = pytest.mark.parametrize(
-    ("size", "scheme"), [(PHONE, "dark"), (DESK, "light")], ids=["phone-dark", "desk-light"]
-)
 
 
 def set_up_app(visitor: Visitor) -> str:
@@ -86,7 +82,7 @@ def test_a_lost_second_step_is_waited_out(
     server: Any,
     tmp_path: Path,
     size: tuple[int, int],
-    scheme: Literal["light", "dark"],
+    scheme: Scheme,
 ) -> None:
     home = new_visitor(size, scheme)
     address = new_address("alice")
@@ -197,7 +193,7 @@ def test_a_sign_in_is_approved_in_another_browser(
     server: Any,
     tmp_path: Path,
     size: tuple[int, int],
-    scheme: Literal["light", "dark"],
+    scheme: Scheme,
 ) -> None:
     phone = new_visitor(size, scheme)
     address = new_address("alice")

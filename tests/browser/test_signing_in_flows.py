@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
-from tests.browser.conftest import DESK, PHONE, NewVisitor, new_address
+from tests.browser.conftest import PHONE, SIZES, NewVisitor, Scheme, new_address
 from tests.browser.test_from_sign_up_to_threat import PASSWORD, sign_up
 from tests.browser.test_two_step import (
     computer_with_fingerprint,
@@ -21,11 +21,6 @@ from tests.browser.test_two_step import (
 )
 
 pytestmark = pytest.mark.browser
-
-SIZES = pytest.mark.parametrize(
-    ("size", "scheme"), [(PHONE, "dark"), (DESK, "light")], ids=["phone-dark", "desk-light"]
-)
-Scheme = Literal["light", "dark"]
 
 
 def mailed_path(server: Any, address: str, wanted: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
-from tests.browser.conftest import DESK, PHONE, NewVisitor, new_address
+from tests.browser.conftest import SIZES, NewVisitor, Scheme, new_address
 from tests.browser.test_from_sign_up_to_threat import sign_up
 from tests.browser.test_members import expected
 from tests.browser.test_recovery import set_up_app
@@ -49,15 +49,13 @@ def texted_code(server: Server, count: int) -> str:
     pytest.fail(f"message {count} was not sent")
 
 
-@pytest.mark.parametrize(
-    ("size", "scheme"), [(PHONE, "dark"), (DESK, "light")], ids=["phone-dark", "desk-light"]
-)
+@SIZES
 def test_codes_by_text_message(
     new_visitor: NewVisitor,
     server: Any,
     tmp_path: Path,
     size: tuple[int, int],
-    scheme: Literal["light", "dark"],
+    scheme: Scheme,
 ) -> None:
     alice = new_visitor(size, scheme)
     page = alice.page

@@ -8,11 +8,11 @@ import hmac
 import struct
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
-from tests.browser.conftest import DESK, PHONE, NewVisitor, Visitor, new_address
+from tests.browser.conftest import PHONE, SIZES, NewVisitor, Scheme, Visitor, new_address
 from tests.browser.test_from_sign_up_to_threat import PASSWORD, sign_up
 
 pytestmark = pytest.mark.browser
@@ -77,15 +77,13 @@ def take_picture(visitor: Visitor, where: Path, name: str) -> None:
     visitor.page.screenshot(path=where / f"{name}.png", full_page=True)
 
 
-@pytest.mark.parametrize(
-    ("size", "scheme"), [(PHONE, "dark"), (DESK, "light")], ids=["phone-dark", "desk-light"]
-)
+@SIZES
 def test_an_app_recovery_codes_and_a_passkey(
     new_visitor: NewVisitor,
     server: Any,
     tmp_path: Path,
     size: tuple[int, int],
-    scheme: Literal["light", "dark"],
+    scheme: Scheme,
 ) -> None:
     alice = new_visitor(size, scheme)
     page = alice.page
