@@ -401,3 +401,26 @@ def test_what_lies_deeper_than_a_path_may_be_long_is_told_and_not_taken_for_clea
     assert not run.summary.complete
     (note,) = run.summary.notes
     assert note.reason == "path-too-long"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PATH_MAX is Linux's here")
+def test_one_file_that_goes_while_its_folder_is_listed_hides_none_beside_it(
+    config: AgentConfig, home: Path
+) -> None:
+    # A path too long does it without a race.
+    at, descriptor = home, os.open(home, os.O_RDONLY)
+    try:
+        while len(os.fsencode(at)) < 3890:
+            name = "x" * min(200, 3895 - len(os.fsencode(at)))
+            os.mkdir(name, dir_fd=descriptor)
+            below = os.open(name, os.O_RDONLY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor, at = below, at / name
+        for number in range(8):
+            os.close(os.open(f"{number}" + "y" * 230, os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
+            (at / f"{number}.com").write_bytes(eicar())
+    finally:
+        os.close(descriptor)
+    run = scan.run([home], config)
+    assert len(list(run)) == 8
+    assert run.summary.errors == {"path-too-long": 8}

@@ -333,7 +333,12 @@ class Run:
                 with os.scandir(folder) as entries:
                     for entry in entries:
                         if entry.is_file(follow_symlinks=False):
-                            found = entry.stat(follow_symlinks=False)
+                            try:
+                                found = entry.stat(follow_symlinks=False)
+                            except OSError as error:
+                                # It went meanwhile, or its path is too long: the others are there.
+                                counts.note(counts.errors, why_unreadable(error), entry.path)
+                                continue
                             files += 1
                             if files_left_out and entry.path in left_out:
                                 counts.note(counts.skipped, left_out[entry.path], entry.path)
