@@ -1,8 +1,8 @@
 """Abuse cases that several processes could make worse: two portal processes on each database.
 
-The other cases of SECURITY.md, part B, stand in server/tests/abuse and server/tests/asvs: they are
-about one request, or about a row that a test there has written by many threads at once; a second
-process would send the same statement to the same database.
+One door, behind it two processes: who answers is chance. The other cases of SECURITY.md, part B,
+where it matters which of the two answers first, stand in test_second_steps_at_both_portals.py,
+test_links_and_addresses_at_both_portals.py and test_tokens_die_on_both_portals.py.
 """
 
 from __future__ import annotations

@@ -33,6 +33,9 @@ from tests.drills.two_doors import (
 
 __all__ = ["both"]  # the fixture, for pytest to find
 
+# Each case also has quicker tests in one process (server/tests); these take minutes together.
+pytestmark = pytest.mark.slow
+
 OTHER = "six lanterns over a frozen lake"
 UNDO_LINK = r"http://localhost:\d+(/email/undo/\S+/)"
 INVITATION = r"http://localhost:\d+(/invitation/[\w-]+/)"
@@ -108,7 +111,6 @@ def test_a08_who_signs_in_or_asks_for_a_link_is_told_the_same_by_both_portals(bo
         assert_all_alike(called_back)
 
 
-@pytest.mark.slow
 def test_a08_a_lock_looks_the_same_at_both_portals_whoever_it_is(both: Both) -> None:
     known, _app = newcomer(both, "a08-lockd")
     nobody = "a08-lockn@example.org"
@@ -138,7 +140,6 @@ def test_a08_a_lock_looks_the_same_at_both_portals_whoever_it_is(both: Both) -> 
     assert_all_alike(locked)
 
 
-@pytest.mark.slow
 def test_a08_who_signs_up_is_told_the_same_by_both_portals(both: Both) -> None:
     ways: dict[str, Callable[[int, str], object]] = {
         "a": lambda door, address: sent(both, "/signup/", door, address, password1=OTHER),
@@ -154,7 +155,6 @@ def test_a08_who_signs_up_is_told_the_same_by_both_portals(both: Both) -> None:
         assert_all_alike(said)
 
 
-@pytest.mark.slow
 def test_a08_who_invites_or_moves_does_not_learn_who_has_an_account(both: Both) -> None:
     newcomer(both, "a08-there")
     said: list[object] = []
@@ -211,7 +211,6 @@ def asked_raw(
         connection.close()
 
 
-@pytest.mark.slow
 def test_a19_no_portal_mails_a_link_that_leads_where_a_request_says(both: Both) -> None:
     site, evil = f"localhost:{both.server.port}", "evil.example"
     ways: list[tuple[tuple[str, ...], dict[str, str], str]] = [
@@ -305,7 +304,6 @@ def wait_for_another_second(link: str) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.slow
 def test_a20_a_link_used_by_eight_at_once_at_both_portals_sets_one_password(both: Both) -> None:
     address, _app = newcomer(both, "a20-at-once")
     link = new_link(both, address, 0, [])
@@ -328,7 +326,6 @@ def test_a20_a_link_used_by_eight_at_once_at_both_portals_sets_one_password(both
     assert sum(works) == 1
 
 
-@pytest.mark.slow
 def test_a20_signing_in_here_ends_a_link_that_waits_over_there(both: Both) -> None:
     address, _app = newcomer(both, "a20-in")
     link = new_link(both, address, 0, [])
@@ -345,7 +342,6 @@ def test_a20_signing_in_here_ends_a_link_that_waits_over_there(both: Both) -> No
 # -- A24: another address --------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a24_a_stolen_session_moves_no_address_at_either_portal(both: Both) -> None:
     address, app = newcomer(both, "a24-stolen")
     thief = signed_in(both, address).copied()
@@ -410,7 +406,6 @@ NOT_TAKEN = (
 )
 
 
-@pytest.mark.slow
 def test_a29_no_portal_believes_another_site_about_who_somebody_is(both: Both) -> None:
     address, _app = newcomer(both, "a29")
     vouching = {"provider": "google", "process": "login", "email": address, "token": "x.y.z"}
@@ -497,7 +492,6 @@ def test_a30_who_is_invited_may_nothing_at_either_portal_until_they_have_joined(
     assert [guest.page(role, door=door, role="viewer")[0] for door in DOORS] == [403, 403]
 
 
-@pytest.mark.slow
 def test_a30_who_signed_up_with_an_invited_address_and_never_confirmed_it_gets_nothing(
     both: Both,
 ) -> None:
