@@ -24,9 +24,14 @@ PHONE: Final = (390, 844)
 DESK: Final = (1280, 900)
 Scheme = Literal["light", "dark"]
 SIZES: Final = pytest.mark.parametrize(
-    ("size", "scheme"), [(PHONE, "dark"), (DESK, "light")], ids=["phone-dark", "desk-light"]
+    ("size", "scheme"),
+    [
+        pytest.param(PHONE, "dark", id="phone-dark"),
+        pytest.param(DESK, "light", id="desk-light", marks=pytest.mark.slow),
+    ],
 )
-"""Walk it on a phone at night and at a desk by day: between them every size and every scheme."""
+"""Walk it on a phone at night, and among the slow drills at a desk by day: between them every size
+and every scheme. The way from sign-up to a threat is always walked in both."""
 # Told through a binding, so that a violation on any page of a journey is seen at its end.
 WATCH: Final = """
 document.addEventListener("securitypolicyviolation",
