@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from agent.tests.long_paths import beside_too_long, deeper_than_a_path
 
 from doorward_agent import allowed, definitions, mounts, quarantine, scan, treatment
 from doorward_agent.config import AgentConfig
@@ -219,16 +220,7 @@ def test_a_watch_that_cannot_be_begun_again_says_so_until_it_can(
 
 def test_folders_too_deep_for_any_path_do_not_end_the_watch(guarded: Guarded, by: str) -> None:
     guarded.apply()
-    here = os.open(guarded.home, os.O_RDONLY)
-    for _ in range(24):  # 24 times 200 letters are more than PATH_MAX, 4096
-        os.mkdir("d" * 200, dir_fd=here)
-        below = os.open("d" * 200, os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    handle = os.open("x.com", os.O_CREAT | os.O_WRONLY, dir_fd=here)
-    os.write(handle, eicar())
-    os.close(handle)
-    os.close(here)
+    deeper_than_a_path(guarded.home)
     plain = guarded.home / "invoice.com"
     plain.write_bytes(eicar())
     guarded.until(lambda: not plain.exists())
@@ -386,22 +378,9 @@ def test_more_than_can_wait_here_is_looked_for(
 @linux
 def test_a_file_whose_path_is_too_long_hides_none_beside_it(home: Path) -> None:
     """Looked for after something was missed: the system lists the name, and refuses the path."""
-    at = home
-    descriptor = os.open(home, os.O_RDONLY)
-    try:
-        while len(os.fsencode(at)) < 3890:
-            name = "x" * min(200, 3895 - len(os.fsencode(at)))
-            os.mkdir(name, dir_fd=descriptor)
-            below = os.open(name, os.O_RDONLY, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor, at = below, at / name
-        for number in range(8):
-            os.close(os.open(f"{number}" + "y" * 230, os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
-            (at / f"{number}.com").write_bytes(eicar())
-        changed = set(watch_module._changed([os.fsencode(home)], 0.0))
-        assert {os.fsencode(at / f"{number}.com") for number in range(8)} <= changed
-    finally:
-        os.close(descriptor)
+    bad = beside_too_long(home)
+    changed = set(watch_module._changed([os.fsencode(home)], 0.0))
+    assert {os.fsencode(path) for path in bad} <= changed
 
 
 def test_who_writes_without_end_does_not_put_off_what_was_missed(

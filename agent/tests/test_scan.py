@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from agent.tests.long_paths import beside_too_long, deeper_than_a_path
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -383,18 +384,7 @@ def test_nothing_is_left_running_after_a_scan(home: Path, config: AgentConfig) -
 def test_what_lies_deeper_than_a_path_may_be_long_is_told_and_not_taken_for_clean(
     config: AgentConfig, home: Path
 ) -> None:
-    descriptor = os.open(home, os.O_RDONLY)
-    try:
-        for _ in range(24):
-            os.mkdir("x" * 200, dir_fd=descriptor)
-            below = os.open("x" * 200, os.O_RDONLY, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = below
-        handle = os.open("deep.com", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor)
-        os.write(handle, eicar())
-        os.close(handle)
-    finally:
-        os.close(descriptor)
+    deeper_than_a_path(home)
     run = scan.run([home], config)
     assert list(run) == []
     assert run.summary.errors == {"path-too-long": 1}
@@ -408,19 +398,7 @@ def test_one_file_that_goes_while_its_folder_is_listed_hides_none_beside_it(
     config: AgentConfig, home: Path
 ) -> None:
     # A path too long does it without a race.
-    at, descriptor = home, os.open(home, os.O_RDONLY)
-    try:
-        while len(os.fsencode(at)) < 3890:
-            name = "x" * min(200, 3895 - len(os.fsencode(at)))
-            os.mkdir(name, dir_fd=descriptor)
-            below = os.open(name, os.O_RDONLY, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor, at = below, at / name
-        for number in range(8):
-            os.close(os.open(f"{number}" + "y" * 230, os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
-            (at / f"{number}.com").write_bytes(eicar())
-    finally:
-        os.close(descriptor)
+    beside_too_long(home)
     run = scan.run([home], config)
     assert len(list(run)) == 8
     assert run.summary.errors == {"path-too-long": 8}
