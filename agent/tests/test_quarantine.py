@@ -511,6 +511,35 @@ def test_past_its_bound_nothing_goes_into_the_vault_and_the_file_is_disarmed(
     assert stat.S_IMODE(eicar_file.stat().st_mode) == 0o4755
 
 
+def test_files_put_away_one_after_the_other_do_not_each_have_the_vault_looked_through(
+    home: Path, config: AgentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        looks.append(os.fspath(path))
+        return real(path)
+
+    for number in range(4):
+        (home / f"{number}.com").write_bytes(eicar())
+    found = list(scan.run([home], config))
+    vault = os.fspath(config.quarantine_dir / "vault")
+    monkeypatch.setattr(os, "scandir", scandir)
+    first = quarantine.put_away(found[0], config)
+    quarantine.put_away(found[1], config)
+    assert looks.count(vault) == 1
+    # What another process does there is seen, and the bound is kept by what is known.
+    os.unlink(os.path.join(vault, f"{first.id}.dwq"))  # noqa: PTH108, PTH118 - scandir is watched
+    # Older kernels tell times of a folder by ticks of 4 ms.
+    os.utime(vault, ns=(0, os.stat(vault).st_mtime_ns + 1))  # noqa: PTH116
+    quarantine.put_away(found[2], dataclasses.replace(config, vault_files=2))
+    assert looks.count(vault) == 2
+    with pytest.raises(quarantine.Refused, match="full"):
+        quarantine.put_away(found[3], dataclasses.replace(config, vault_files=2))
+    assert looks.count(vault) == 2
+
+
 def test_what_is_no_longer_what_was_scanned_keeps_its_rights_though_the_vault_is_full(
     detection: Detection, eicar_file: Path, config: AgentConfig
 ) -> None:

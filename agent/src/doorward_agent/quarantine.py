@@ -32,12 +32,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import uuid_utils
 
-from doorward_agent import allowed, folders, packages, vault
+from doorward_agent import allowed, folders, packages, vault, vault_room
 from doorward_agent.config import AgentConfig, prepare
 from doorward_agent.paths import LinkInPath, is_within, own_places, readable
 from doorward_agent.scan import Detection
@@ -210,7 +209,9 @@ def _put_away(detection: Detection, config: AgentConfig) -> QuarantineRecord:
         try:
             facts = os.fstat(source)
             _must_be(detection, facts)
-            full = _why_full(config, facts.st_size)
+            room = os.fspath(config.quarantine_dir / "vault")
+            held = vault_room.held(room, _SUFFIX)
+            full = _why_full(held, facts.st_size, config)
             if full:
                 told = _disarm(detection, facts, source, config)
                 raise Refused(
@@ -233,23 +234,20 @@ def _put_away(detection: Detection, config: AgentConfig) -> QuarantineRecord:
                     f"{detection.path} is not put away: no space left on the disk; {told}",
                 ) from error
             with suppress(OSError):
+                vault_room.added(room, held, f"{record.id}{_SUFFIX}")
+            with suppress(OSError):
                 os.unlink(_rights_path(config, facts))
         finally:
             os.close(source)
     return record
 
 
-def _why_full(config: AgentConfig, size: int) -> str:
+def _why_full(held: vault_room.Held, size: int, config: AgentConfig) -> str:
     """Return what of the vault is used up, were a file of this size put into it; "" if nothing."""
-    held = _identifiers(config)
-    if len(held) >= config.vault_files:
-        return f"{len(held):,} files"
-    used = 0
-    for identifier in held:
-        with suppress(FileNotFoundError):
-            used += Path(_vault_path(config, identifier)).stat().st_size
-    if used + size > config.vault_bytes:
-        return f"{used:,} of {config.vault_bytes:,} bytes"
+    if held.files >= config.vault_files:
+        return f"{held.files:,} files"
+    if held.bytes + size > config.vault_bytes:
+        return f"{held.bytes:,} of {config.vault_bytes:,} bytes"
     return ""
 
 
