@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from allauth.account.views import login as sign_in
 from django.urls import include, path
 
 from doorward.api import approvals
 from doorward.portal import health
+from doorward.portal.sign_in import sign_in
 
 urlpatterns = [
     # Ahead of the list it is in (doorward.portal.urls): the way there leads past 200 others.

@@ -42,4 +42,6 @@ def test_a_browser_read_by_hand_is_the_same_in_every_field(alice: User) -> None:
 def test_no_row_is_nothing() -> None:
     statement = "SELECT {columns} FROM accounts_user u WHERE u.email = %s"
     assert rows.first(User, "u", statement, ["nobody@example.org"]) is None
-    assert credentials.check("nobody@example.org", "a password of nobody's") is None
+    looked = credentials.look_up("nobody@example.org", [])
+    assert looked.user is None
+    assert credentials.check(looked, "a password of nobody's") is None

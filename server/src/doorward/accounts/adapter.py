@@ -140,27 +140,18 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
         have to wait.
         """
         email = canonical_email(given.get("email", ""))
-        origin, underway = origin_of(request), letting_in.underway(request)
-        browser = browsers.find(browser_proof(request), email)
-        try:
-            attempt = lockout.begin(email, ip=origin.ip, browser=browser)
-        except lockout.Locked as locked:
-            if locked.quietly:
-                return None
-            raise _refusal(request, locked) from None
-        underway.browsers[email] = attempt.browser
-        underway.found = _checked(email, given.get("password") or "")
-        if underway.found is not None:
-            # Given back with the session's beginning (letting_in), in one commit.
-            underway.right.append(attempt)
-            return underway.found.user
-        known = User.objects.filter(email=email).first()
-        trail.record("account.login.failed", actor=known, ip=origin.ip, agent=origin.agent)
-        if attempt.failures > lockout.FREE_FAILURES:
-            unlock.tell_of_lock(
-                email, known, failures=attempt.failures, ip=origin.ip, agent=origin.agent
-            )
-        return None
+        tried = self.try_password(request, email, given.get("password") or "")
+        if tried.refusal is not None:
+            raise tried.refusal
+        return tried.found.user if tried.found is not None else None
+
+    def try_password(self, request: HttpRequest, email: str, password: str) -> letting_in.Tried:
+        """Count the try, then check it: once for each pair that a request brings."""
+        underway = letting_in.underway(request)
+        tried = underway.tried
+        if tried is None or (tried.email, tried.password) != (email, password):
+            tried = underway.tried = _try(request, email, password)
+        return tried
 
     def reauthenticate(self, user: User, password: str) -> bool:
         """Tell whether this is the person's password; after too many tries end the session."""
@@ -176,7 +167,7 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
             )
             self.logout(request)
             return False
-        found = _checked(user.email, password)
+        found = _checked(credentials.look_up(user.email, []), password)
         if found is None or found.user.pk != user.pk:
             trail.record(
                 "account.reauthentication.failed", actor=user, ip=origin.ip, agent=origin.agent
@@ -200,6 +191,12 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
     @transaction.atomic(savepoint=False)
     def post_login(self, request: HttpRequest, user: User, **how: Any) -> HttpResponse:
         """Make the browser known, now that the person went all the way in; tell of a new one."""
+        self.make_browser_known(request, user, signup=bool(how.get("signup")))
+        response: HttpResponse = super().post_login(request, user, **how)
+        return response
+
+    def make_browser_known(self, request: HttpRequest, user: User, *, signup: bool = False) -> None:
+        """Have the account know this browser from now on; tell of a new one."""
         origin, proof = origin_of(request), browser_proof(request)
         underway = letting_in.underway(request)
         if user.email not in underway.browsers:
@@ -214,14 +211,12 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
             if browser is not None
             else browsers.add(user, proof, ip=origin.ip, agent=origin.agent)
         )
-        if not known and not how.get("signup"):
+        if not known and not signup:
             trail.record(
                 "account.browser.known", actor=user, ip=origin.ip, agent=origin.agent, by="login"
             )
             if lockout.allow((lockout.NEW_BROWSER_MAIL, str(user.pk))):
                 self.send_notification_mail("account/email/new_browser", user)
-        response: HttpResponse = super().post_login(request, user, **how)
-        return response
 
     def add_message(self, request: HttpRequest, level: int, *given: Any, **more: Any) -> None:
         """Tell the person; that they are signed in, the page that opens says by itself."""
@@ -408,7 +403,29 @@ def _refusal(request: HttpRequest, locked: lockout.Locked) -> Exception:
     return ValidationError(words_for(locked), code="too_many_tries")
 
 
-def _checked(email: str, password: str) -> credentials.Found | None:
+def _try(request: HttpRequest, email: str, password: str) -> letting_in.Tried:
+    origin, underway = origin_of(request), letting_in.underway(request)
+    looked = credentials.look_up(email, browsers.proofs_in(browser_proof(request)))
+    try:
+        attempt = lockout.begin(email, ip=origin.ip, browser=looked.browser)
+    except lockout.Locked as locked:
+        refusal = None if locked.quietly else _refusal(request, locked)
+        return letting_in.Tried(email, password, refusal=refusal)
+    underway.browsers[email] = attempt.browser
+    found = _checked(looked, password)
+    if found is not None:
+        # Given back with the session's beginning (letting_in), in one commit.
+        underway.right.append(attempt)
+        return letting_in.Tried(email, password, found=found)
+    trail.record("account.login.failed", actor=looked.user, ip=origin.ip, agent=origin.agent)
+    if attempt.failures > lockout.FREE_FAILURES:
+        unlock.tell_of_lock(
+            email, looked.user, failures=attempt.failures, ip=origin.ip, agent=origin.agent
+        )
+    return letting_in.Tried(email, password)
+
+
+def _checked(looked: credentials.Looked, password: str) -> credentials.Found | None:
     if len(passwords.as_bytes(password)) > passwords.MOST_BYTES:
         return None
-    return credentials.check(email, password)
+    return credentials.check(looked, password)

@@ -35,11 +35,10 @@ class LinkRefused(Exception):
 
 def find(cookie: str, login: str) -> KnownBrowser | None:
     """Return the browser this cookie proves, if the account of ``login`` knows it."""
-    digests = [_digest(proof) for proof in _proofs(cookie)]
+    digests = proofs_in(cookie)
     if not digests:
         # Whoever shows no proof knows that themselves: the time saved tells them nothing.
         return None
-    digests += [""] * (MOST_IN_A_COOKIE - len(digests))
     found = rows.first(
         KnownBrowser,
         "b",
@@ -49,6 +48,12 @@ def find(cookie: str, login: str) -> KnownBrowser | None:
         [*digests, canonical_email(login)],
     )
     return found[0] if found is not None else None
+
+
+def proofs_in(cookie: str) -> list[str]:
+    """Return the proofs in a cookie as the table holds them: none, or always as many."""
+    digests = [_digest(proof) for proof in _proofs(cookie)]
+    return digests and digests + [""] * (MOST_IN_A_COOKIE - len(digests))
 
 
 def remember(user: User, cookie: str, *, ip: str, agent: str) -> str:

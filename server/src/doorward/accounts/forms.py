@@ -20,6 +20,19 @@ from django.utils.translation import gettext_lazy as _
 from doorward.accounts.models import canonical_email
 
 
+def typed_address(typed: str) -> str:
+    """Return what was typed as an address in its one spelling; stray spaces are no reason to fail.
+
+    An address that can't be one has no account, and is answered like any other wrong pair.
+    """
+    address = canonical_email("".join(typed.split()))
+    try:
+        validate_email(address)
+    except ValidationError:
+        return "nobody@invalid"
+    return address
+
+
 class LoginForm(allauth_forms.LoginForm):  # type: ignore[misc]  # allauth ships no types
     """Signing in: whatever is wrong with address or password, the answer is one and the same."""
 
@@ -56,14 +69,8 @@ class LoginForm(allauth_forms.LoginForm):  # type: ignore[misc]  # allauth ships
             raise
 
     def clean_login(self) -> str:
-        """Return the address in its one spelling; stray spaces are no reason to fail."""
-        address = canonical_email("".join(str(self.cleaned_data["login"]).split()))
-        try:
-            validate_email(address)
-        except ValidationError:
-            # An address that can't be one has no account: answered like any other wrong pair.
-            return "nobody@invalid"
-        return address
+        """Return the address in its one spelling."""
+        return typed_address(self.cleaned_data["login"])
 
 
 class NewAddressForm(allauth_forms.AddEmailForm):  # type: ignore[misc]  # allauth ships no types

@@ -38,6 +38,17 @@ _KEPT_AT: Final = "signing_in_underway"
 _STAGES_AT: Final = "stages_made"
 
 
+@dataclass(frozen=True)
+class Tried:
+    """What came of an address and a password, in the request that brought them."""
+
+    email: str
+    password: str = field(repr=False)
+    # Whose they are; nobody's, or refused unchecked.
+    found: Found | None = None
+    refusal: Exception | None = None
+
+
 @dataclass
 class Underway:
     """What one request knows of the sign-in it serves."""
@@ -48,16 +59,17 @@ class Underway:
     cleared: list[str] = field(default_factory=list)
     # The browser the person's account knows this one as, by address: asked for once.
     browsers: dict[str, KnownBrowser | None] = field(default_factory=dict)
-    # Whose password was right in this very request, and what else is asked of them.
-    found: Found | None = None
+    # The address and password this request brought: counted and hashed once, however often asked.
+    tried: Tried | None = None
     # What somebody who signs up wants to sign in by; None for a passkey.
     new_password: str | None = None
 
     def asked_of(self, user: User | None) -> Asked | None:
         """Return what is asked of this person; None when it was not found out in this request."""
-        if self.found is None or user is None or self.found.user.pk != user.pk:
+        found = self.tried.found if self.tried is not None else None
+        if found is None or user is None or found.user.pk != user.pk:
             return None
-        return self.found.asked
+        return found.asked
 
 
 def underway(request: HttpRequest) -> Underway:

@@ -14,6 +14,7 @@ import hashlib
 import ipaddress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 from django.conf import settings
@@ -369,6 +370,7 @@ def forget_old(now: datetime) -> int:
 # -- keys ----------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=4096)
 def network_of(ip: str) -> str:
     """Return what one person is given: an IPv4 address, or the /64 of an IPv6 one."""
     try:

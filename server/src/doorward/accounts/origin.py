@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -44,8 +45,12 @@ def _origin_of(request: HttpRequest) -> Origin:
         hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")]
         if len(hops) >= settings.TRUSTED_PROXIES:
             ip = hops[-settings.TRUSTED_PROXIES]
+    return Origin(ip=_in_one_spelling(ip), agent=request.META.get("HTTP_USER_AGENT", "")[:300])
+
+
+@lru_cache(maxsize=4096)
+def _in_one_spelling(ip: str) -> str:
     try:
-        ip = str(ipaddress.ip_address(ip))
+        return str(ipaddress.ip_address(ip))
     except ValueError:
-        ip = NOWHERE
-    return Origin(ip=ip, agent=request.META.get("HTTP_USER_AGENT", "")[:300])
+        return NOWHERE

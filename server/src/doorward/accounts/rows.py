@@ -6,7 +6,7 @@ for its columns' names each time, looks up each column's converters and builds a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -24,21 +24,44 @@ def first(
 
     ``{columns}`` in the statement stands for the model's columns, of the table named ``alias``.
     """
-    columns, names, converters = _plan(model, connection.vendor)
-    with connection.cursor() as cursor:
-        cursor.execute(_text(statement, alias, columns), values)
-        row = cursor.fetchone()
+    vendor = connection.vendor
+    row = one(_text(statement, model, alias, vendor), values)
     if row is None:
         return None
-    own, more = list(row[: len(names)]), tuple(row[len(names) :])
+    width = len(_plan(model, vendor)[1])
+    return made(model, row[:width]), row[width:]
+
+
+def one(statement: str, values: list[Any]) -> tuple[Any, ...] | None:
+    """Return the first row as the database gave it; None when there is none."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        row: tuple[Any, ...] | None = cursor.fetchone()
+    return row
+
+
+def made(model: type[AModel], row: Sequence[Any]) -> AModel:
+    """Return the model that these values of its columns are, as the database gave them."""
+    _columns, names, converters = _plan(model, connection.vendor)
+    own = list(row)
     for place, convert in converters:
         own[place] = convert(own[place])
-    return model.from_db(connection.alias, names, own), more
+    return model.from_db(connection.alias, names, own)
+
+
+def width_of(model: type[Model]) -> int:
+    """Return how many columns the model has."""
+    return len(_plan(model, connection.vendor)[1])
+
+
+def columns_of(model: type[Model], alias: str, vendor: str) -> str:
+    """Return the model's columns, of the table named ``alias``, as ``made`` takes their values."""
+    return ", ".join(f"{alias}.{column}" for column in _plan(model, vendor)[0])
 
 
 @cache
-def _text(statement: str, alias: str, columns: tuple[str, ...]) -> str:
-    return statement.replace("{columns}", ", ".join(f"{alias}.{column}" for column in columns))
+def _text(statement: str, model: type[Model], alias: str, vendor: str) -> str:
+    return statement.replace("{columns}", columns_of(model, alias, vendor))
 
 
 @cache

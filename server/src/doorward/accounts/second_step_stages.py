@@ -5,7 +5,6 @@ Every way to a session (page, JSON, link, code) passes the same list.
 
 from __future__ import annotations
 
-import hmac
 import secrets
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -15,20 +14,21 @@ from allauth.core.internal.httpkit import headed_redirect_response
 from allauth.mfa.stages import AuthenticateStage
 from allauth.mfa.webauthn.internal.flows import did_use_passwordless_login
 from django.contrib import messages
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from doorward.accounts import lockout, two_factor
-from doorward.accounts.credentials import id_in_sql
+from doorward.accounts import lockout, sessions, two_factor
 from doorward.accounts.factors import text_messages
 from doorward.accounts.letting_in import underway
-from doorward.accounts.models import SpentSignIn, User
+from doorward.accounts.models import SpentSignIn
 
 if TYPE_CHECKING:
     from django.http import HttpRequest  # noqa: TID251 - signatures are allauth's
+
+    from doorward.accounts.models import User
 
 BY_EMAIL: Final = "login_by_code"
 INSTEAD: Final = "instead"
@@ -85,23 +85,11 @@ class UnchangedStage(LoginStage):  # type: ignore[misc]  # allauth ships no type
         user = self.login.user
         stamp = self.controller.get_stage(StampStage.key)
         began = stamp.state if stamp is not None else {}
-        if user is not None and self._is_as_it_was(user, began) and self._is_first(began):
+        as_of = began.get("as_of", "")
+        if user is not None and self._is_first(began) and sessions.let_in(user, as_of):
             return None, True
         messages.error(self.request, _("Something changed meanwhile. Sign in again."))
         return headed_redirect_response("account_login"), False
-
-    def _is_as_it_was(self, user: User, began: dict[str, str]) -> bool:
-        # By hand: part of every sign-in (bench/README.md).
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT password, epoch FROM accounts_user WHERE id = %s AND is_active",
-                [id_in_sql(user.pk)],
-            )
-            found = cursor.fetchone()
-        if found is None:
-            return False
-        today = User(password=found[0], epoch=found[1])
-        return hmac.compare_digest(today.get_session_auth_hash(), began.get("as_of", ""))
 
     def _is_first(self, began: dict[str, str]) -> bool:
         nonce = began.get("nonce", "")

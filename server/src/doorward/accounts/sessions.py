@@ -5,6 +5,7 @@ Apps' session tokens are sessions too: what ends one ends the other.
 
 from __future__ import annotations
 
+import hmac
 from typing import TYPE_CHECKING, Any, Final
 
 from allauth.core import context
@@ -21,6 +22,8 @@ from doorward.accounts.session_store import BEGAN, SEEN, SessionStore, kept_as
 from doorward.audit import trail
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from django.http import HttpRequest  # noqa: TID251 - the signature is allauth's
 
 # More at once are no person's; the ones used longest ago end.
@@ -40,25 +43,49 @@ def stored_of(user: User) -> list[dict[str, Any]]:
     return [store.decode(data) for data in lasting.values_list("session_data", flat=True)]
 
 
-def begin(session: Any, user: User) -> None:
-    """Start the clock of a session somebody has just signed in to."""
+def let_in(user: User, as_of: str) -> bool:
+    """Note that the person signs in now and make room for one more session of theirs.
+
+    False, and nothing noted, when password or ways are no longer those of this
+    ``get_session_auth_hash``, or the person was disabled: asked of the database in one statement.
+    """
+    if not hmac.compare_digest(user.get_session_auth_hash(), as_of):
+        return False
     now = timezone.now()
-    session[BEGAN] = session[SEEN] = now.timestamp()
-    stamp: Any = connection.ops.adapt_datetimefield_value(now)
-    person = id_in_sql(user.pk)
     # By hand: these are part of every sign-in (bench/README.md).
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE accounts_user SET last_login = %s WHERE id = %s", [stamp, person])
+        cursor.execute(
+            "UPDATE accounts_user SET last_login = %s"
+            " WHERE id = %s AND is_active AND password = %s AND epoch = %s"
+            " RETURNING (SELECT count(*) FROM usersessions_usersession s"
+            " WHERE s.user_id = accounts_user.id)",
+            [_stamp(now), id_in_sql(user.pk), user.password, user.epoch],
+        )
+        noted = cursor.fetchone()
+    if noted is None:
+        return False
+    user.last_login = now
+    if noted[0] >= MOST:
+        _end(user, _too_many(user, now))
+    return True
+
+
+def _too_many(user: User, now: datetime) -> list[str]:
+    # Of the list some may have run out, which take no room.
+    with connection.cursor() as cursor:
         cursor.execute(
             "SELECT u.session_key FROM usersessions_usersession u"
             " JOIN django_session s ON s.session_key = u.session_key AND s.expire_date > %s"
             " WHERE u.user_id = %s ORDER BY u.last_seen_at DESC, u.id DESC"
             " LIMIT 1000 OFFSET %s",
-            [stamp, person, MOST - 1],
+            [_stamp(now), id_in_sql(user.pk), MOST - 1],
         )
-        over = [key for (key,) in cursor.fetchall()]
-    user.last_login = now
-    _end(user, over)
+        return [key for (key,) in cursor.fetchall()]
+
+
+def begin(session: Any) -> None:
+    """Start the clock of a session somebody has just signed in to."""
+    session[BEGAN] = session[SEEN] = timezone.now().timestamp()
 
 
 def listed(*, request: HttpRequest, **_more: Any) -> None:
@@ -67,7 +94,7 @@ def listed(*, request: HttpRequest, **_more: Any) -> None:
 
 
 def last_login_is_noted(**_more: Any) -> None:
-    """Do nothing, in Django's place: ``begin`` has noted it."""
+    """Do nothing, in Django's place: ``let_in`` has noted it."""
 
 
 def note(_manager: Any, request: HttpRequest) -> None:
@@ -77,7 +104,7 @@ def note(_manager: Any, request: HttpRequest) -> None:
     if not request.session.session_key:
         request.session.save()
     origin, now = origin_of(request), timezone.now()
-    stamp: Any = connection.ops.adapt_datetimefield_value(now)
+    stamp = _stamp(now)
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO usersessions_usersession"
@@ -176,3 +203,7 @@ def _end(user: User, keys: list[str]) -> int:
     there.delete()
     UserSession.objects.filter(user=user, session_key__in=keys).delete()
     return alive
+
+
+def _stamp(moment: datetime) -> Any:
+    return connection.ops.adapt_datetimefield_value(moment)

@@ -156,8 +156,8 @@ def _address_code_rejected(*, user: User, last_attempt: bool, **_more: Any) -> N
         signup.give_up(user)
 
 
-def _signed_in(*, request: HttpRequest, user: User, **_more: Any) -> None:
-    sessions.begin(request.session, user)
+def _signed_in(*, request: HttpRequest, **_more: Any) -> None:
+    sessions.begin(request.session)
 
 
 def _stepped_up(
