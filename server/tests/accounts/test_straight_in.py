@@ -18,8 +18,7 @@ from django.utils import timezone
 from server.tests.accounts.second_steps import CHROME, add_app, is_signed_in, tab, type_password
 from server.tests.conftest import PASSWORD
 
-from doorward.accounts import adapter as adapters
-from doorward.accounts import credentials, second_step_stages, straight_in
+from doorward.accounts import credentials, lockout, second_step_stages, straight_in
 from doorward.accounts.models import KnownBrowser, SecondStepChoice, Throttle, User
 from doorward.audit.models import Event
 from doorward.notices.models import Mail
@@ -197,7 +196,7 @@ def test_v6_3_4_a_browser_whose_session_holds_anything_walks_through_the_stages(
     session = browser.session
     session["anything"] = 1
     session.save()
-    browser.cookies["dw_session"] = session.session_key
+    browser.cookies["dw_session"] = session.session_key or ""
     type_password(browser, alice.email)
     assert is_signed_in(browser)
     assert straight == []
@@ -234,7 +233,7 @@ def test_a_request_is_counted_once_and_hashed_once(
     if second:
         SecondStepChoice.objects.create(user=alice, by_email=True)
     counted: list[str] = []
-    real = adapters.lockout.begin
+    real = lockout.begin
 
     def begin(login: str, **more: Any) -> Any:
         counted.append(login)
@@ -247,7 +246,7 @@ def test_a_request_is_counted_once_and_hashed_once(
         hashed.append(typed)
         return really(looked, typed)
 
-    monkeypatch.setattr(adapters.lockout, "begin", begin)
+    monkeypatch.setattr(lockout, "begin", begin)
     monkeypatch.setattr(credentials, "check", check)
     type_password(tab(), alice.email, password)
     assert (counted, hashed) == ([alice.email], [password])
