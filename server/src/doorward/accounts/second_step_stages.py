@@ -9,6 +9,7 @@ import secrets
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.stages import EmailVerificationStage, LoginStage
 from allauth.core.internal.httpkit import headed_redirect_response
 from allauth.mfa.stages import AuthenticateStage
@@ -106,14 +107,15 @@ class UnchangedStage(LoginStage):  # type: ignore[misc]  # allauth ships no type
 
 
 @cache
-def _stages_of(theirs: tuple[str, ...]) -> list[type[LoginStage]]:
-    # allauth takes names or classes, and looks names up anew at every sign-in.
+def _stages() -> list[type[LoginStage]]:
+    # allauth puts its list together anew from settings at every sign-in, and looks each name up.
     from doorward.accounts.recovery_stage import RecoveryStage
 
     ours: dict[str, type[LoginStage]] = {
         "allauth.mfa.stages.AuthenticateStage": SecondStepStage,
         "allauth.account.stages.EmailVerificationStage": ConfirmedStage,
     }
+    theirs = DefaultAccountAdapter().get_login_stages()
     changed = [ours.get(name) or import_string(name) for name in theirs]
     return [StampStage, RecoveryStage, *changed, UnchangedStage]
 
@@ -125,7 +127,7 @@ class SecondStepAnswers:
 
     def get_login_stages(self) -> list[type[LoginStage]]:
         """Return allauth's stages with ours in their places."""
-        return _stages_of(tuple(super().get_login_stages()))  # type: ignore[misc]  # allauth's
+        return _stages()
 
     def is_login_by_code_required(self, login: Any) -> bool:
         """Tell whether this sign-in takes a code from the mail, as the person chose."""
