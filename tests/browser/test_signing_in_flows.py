@@ -196,3 +196,22 @@ def test_a_wrong_clock_and_a_browser_without_cookies_are_told(
     expect(page.get_by_text("Wrong. Let the device set its time")).to_be_visible()
     expect(page.get_by_text("Something is in the way.")).to_be_visible()
     alice.look_around("self-test, trouble")
+
+
+def test_a_second_click_while_the_answer_is_on_its_way_sends_nothing(
+    new_visitor: NewVisitor, server: Any
+) -> None:
+    alice = new_visitor(PHONE, "light")
+    page = alice.page
+    address = new_address("alice")
+    sign_up(alice, server, address)
+    sign_out(alice)
+    page.context.clear_cookies()
+    alice.open("/login/")
+    page.get_by_label("Email address").fill(address)
+    page.get_by_label("Password", exact=True).fill(PASSWORD)
+    sent: list[str] = []
+    page.on("request", lambda asked: sent.append(asked.url) if asked.method == "POST" else None)
+    page.get_by_role("button", name="Sign in", exact=True).dblclick()
+    is_in(alice)
+    assert sent == [f"{alice.site}/login/"]

@@ -113,6 +113,21 @@ def test_a_person_signs_up_by_json_with_a_code_from_the_mail(app: App, settings:
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("length", [254, 255, 312])
+def test_a_longer_address_than_is_kept_is_refused_and_mails_nobody(
+    tab: Client, app: App, length: int
+) -> None:
+    address = f"{'b' * 60}@{'c' * 60}.{'d' * 60}.{'e' * 60}."
+    address += "f" * (length - len(address))
+    page = tab.post("/signup/", {"email": address, "password1": LONG})
+    told = app.call("POST", "auth/signup", email=address, password=LONG)
+    assert (page.status_code, told.status_code) == ((302, 401) if length == 254 else (200, 400))
+    assert Mail.objects.exists() == (length == 254)
+    if length > 254:
+        assert "That is not an email address" in page.content.decode()
+
+
+@pytest.mark.django_db
 def test_an_account_is_founded_whole_or_not_at_all(
     tab: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,3 +112,18 @@ def test_the_number_of_queries_does_not_grow_with_what_happened(
 def test_every_kind_of_event_in_words_belongs_to_a_filter() -> None:
     prefixes = tuple(prefix for _words, tags in activity.KINDS.values() for prefix in tags)
     assert all(tag.startswith(prefixes) for tag in activity.WORDS)
+
+
+@pytest.mark.django_db
+def test_the_second_step_is_part_of_signing_in_and_setting_it_up_a_change(
+    alices_browser: Client, alice: User, alices_account: Account
+) -> None:
+    for what in ("used", "failed", "added", "removed"):
+        trail.record(f"account.second_step.{what}", actor=alice)
+    signing_in, changes = (shown(alices_browser, f"?kind={it}") for it in ("signing-in", "changes"))
+    for words in ("The second step was taken", "The second step failed"):
+        assert words in signing_in
+        assert words not in changes
+    for words in ("take the second step was added", "take the second step was removed"):
+        assert words in changes
+        assert words not in signing_in

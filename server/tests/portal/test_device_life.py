@@ -122,6 +122,19 @@ def test_of_a_private_device_neither_name_nor_address_is_shown(
     assert "laptop-copy" not in told
 
 
+@pytest.mark.parametrize("path", ["/", "/reports/", "/reports/threats/"])
+def test_n11_nothing_seen_is_not_told_as_nothing_found(
+    alices_browser: Client, laptop: Device, bob: User, path: str
+) -> None:
+    nothing = ("No threats found", "No scans yet", "Nothing was reported yet.")
+    assert any(said in words(alices_browser.get(path)) for said in nothing)
+    Device.objects.update(member=bob)
+    Membership.objects.filter(user=bob).update(shares=Shares.STATE)
+    told = words(alices_browser.get(path))
+    assert not any(said in told for said in nothing)
+    assert "shared with you" in told
+
+
 # -- another takes its place -----------------------------------------------------------------------
 
 

@@ -70,6 +70,7 @@ BROWSER_HEADER: Final = "X-Known-Browser"
 WRITTEN_BEFORE_THE_END: Final = frozenset(
     {"account/email/password_changed", "account/email/password_set"}
 )
+LONGEST_ADDRESS: Final = 254
 # Where a code is typed by somebody who isn't signed in yet.
 CODE_VIEWS: Final = frozenset(
     {
@@ -127,7 +128,12 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
         return user
 
     def clean_email(self, email: str) -> str:
-        """Return the address, free again of a sign-up with a passkey that was never finished."""
+        """Return the address, free again of a sign-up with a passkey that was never finished.
+
+        Raises ValidationError for a longer one than is kept: a part of it is somebody else's.
+        """
+        if len(email) > LONGEST_ADDRESS:
+            raise ValidationError(gettext("That is not an email address. One looks like a@b.org."))
         signup.make_room(email)
         return email
 

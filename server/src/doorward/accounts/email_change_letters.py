@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from doorward.accounts import browser_names
 from doorward.notices.letter import Letter
 
 
@@ -75,5 +76,5 @@ def _where(ip: str, agent: str) -> str:
     return _("When: %(at)s. From: %(ip)s, %(browser)s.") % {
         "at": timezone.now().strftime("%Y-%m-%d %H:%M UTC"),
         "ip": ip or "?",
-        "browser": agent or "?",
+        "browser": browser_names.name_of(agent),
     }

@@ -52,6 +52,9 @@ class LoginForm(allauth_forms.LoginForm):  # type: ignore[misc]  # allauth ships
             ),
         )
         self.fields["password"].help_text = ""
+        if self.is_bound:
+            # Back with an error: the password is what is typed anew.
+            self.fields["password"].widget.attrs["autofocus"] = True
         for field in self.fields.values():
             # "No NUL characters" would be a second kind of answer too.
             field.validators = []

@@ -9,6 +9,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.utils.translation import gettext as _
 
+from doorward.accounts import browser_names
 from doorward.notices.letter import Letter
 
 CODE_LASTS: Final = timedelta(minutes=10)
@@ -175,7 +176,7 @@ def _where_from(context: Context) -> str:
     return _("When: %(at)s. From: %(ip)s, %(browser)s.") % {
         "at": at.strftime("%Y-%m-%d %H:%M UTC") if isinstance(at, datetime) else "?",
         "ip": context.get("ip") or "?",
-        "browser": context.get("user_agent") or "?",
+        "browser": browser_names.name_of(context.get("user_agent") or ""),
     }
 
 

@@ -12,6 +12,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from doorward.accounts import browser_names
 from doorward.accounts.models import Account, Role, User
 from doorward.accounts.origin import Origin
 from doorward.notices.letter import Letter
@@ -199,7 +200,7 @@ def _where(origin: Origin) -> str:
     return _("When: %(at)s. From: %(ip)s, %(browser)s.") % {
         "at": timezone.now().strftime("%Y-%m-%d %H:%M UTC"),
         "ip": origin.ip or "?",
-        "browser": origin.agent or "?",
+        "browser": browser_names.name_of(origin.agent),
     }
 
 

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from doorward.accounts import browser_names
 from doorward.notices.letter import Letter
 
 
@@ -130,7 +131,7 @@ def _where(ip: str, agent: str) -> str:
     return _("When: %(at)s. From: %(ip)s, %(browser)s.") % {
         "at": _moment(timezone.now()),
         "ip": ip or "?",
-        "browser": agent or "?",
+        "browser": browser_names.name_of(agent),
     }
 
 

@@ -7,6 +7,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from doorward.accounts import browser_names
 from doorward.notices.letter import Letter
 
 
@@ -57,7 +58,7 @@ def _told(kind: str, subject: str, lines: list[str], ip: str, agent: str) -> Let
     where = _("When: %(at)s. From: %(ip)s, %(browser)s.") % {
         "at": timezone.now().strftime("%Y-%m-%d %H:%M UTC"),
         "ip": ip or "?",
-        "browser": agent or "?",
+        "browser": browser_names.name_of(agent),
     }
     return Letter(
         kind=kind,

@@ -48,6 +48,11 @@ class Sight:
         return not self.hidden and not self.without_paths and not self.some_are_private
 
     @property
+    def hides_findings(self) -> bool:
+        """Tell whether there may be finds that this person is not shown: none seen is not none."""
+        return bool(self.hidden) or self.some_are_private
+
+    @property
     def hidden(self) -> list[UUID]:
         """Members whose devices show their state alone."""
         return [who for who, shares in self.others.items() if shares == Shares.STATE]

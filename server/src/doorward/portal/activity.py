@@ -32,6 +32,8 @@ KINDS: Final[dict[str, tuple[Promise, tuple[str, ...]]]] = {
             "account.code",
             "account.reset",
             "account.approval",
+            "account.second_step.used",
+            "account.second_step.failed",
         ),
     ),
     "changes": (
@@ -40,7 +42,8 @@ KINDS: Final[dict[str, tuple[Promise, tuple[str, ...]]]] = {
             "account.password",
             "account.email",
             "account.token",
-            "account.second_step",
+            "account.second_step.added",
+            "account.second_step.removed",
             "account.recovery_codes",
             "account.two_factor",
             "account.recovery",

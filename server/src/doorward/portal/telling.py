@@ -12,6 +12,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from doorward.accounts import browser_names
 from doorward.devices.models import Device
 from doorward.portal import texts
 from doorward.reports import queries
@@ -265,31 +266,9 @@ def _threats_of(device: Device) -> str:
     return f"/reports/threats/?device={device.pk}"
 
 
-_BROWSERS: Final = (
-    ("Firefox/", "Firefox"),
-    ("Edg/", "Edge"),
-    ("OPR/", "Opera"),
-    ("Chrome/", "Chrome"),
-    ("Safari/", "Safari"),
-)
-_SYSTEMS: Final = (
-    ("Android", "Android"),
-    ("iPhone", "iPhone"),
-    ("iPad", "iPad"),
-    ("Windows", "Windows"),
-    ("Mac OS X", "macOS"),
-    ("CrOS", "ChromeOS"),
-    ("Linux", "Linux"),
-)
-
-
 def browser(agent: str) -> str:
     """Return what a person calls the browser that sent this User-Agent; it is only a claim."""
-    name = next((name for sign, name in _BROWSERS if sign in agent), "")
-    system = next((name for sign, name in _SYSTEMS if sign in agent), "")
-    if name and system:
-        return _("%(browser)s on %(system)s") % {"browser": name, "system": system}
-    return name or system or texts.shortened(texts.visible(agent), 60) or _("An unknown browser")
+    return browser_names.name_of(agent)
 
 
 def number(value: int) -> str:

@@ -57,6 +57,22 @@
     }
   });
 
+  // --- A form is sent once: a second click while the answer is on its way would be a second try.
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (event.defaultPrevented || form.method !== "post") return;
+    if (form.dataset.sent) {
+      event.preventDefault();
+      return;
+    }
+    form.dataset.sent = "yes";
+    // Where the answer was a file or never came, the page is still there.
+    setTimeout(() => { delete form.dataset.sent; }, 8000);
+  });
+  addEventListener("pageshow", () => {
+    for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
+  });
+
   // --- Ages keep walking between two answers of the server.
   const units = [["year", 31536000], ["month", 2592000], ["day", 86400], ["hour", 3600], ["minute", 60]];
   const language = document.documentElement.lang || "en";

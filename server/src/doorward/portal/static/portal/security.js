@@ -32,6 +32,12 @@ document.addEventListener("DOMContentLoaded", () => {
     };
     if (form.elements.passwordless) ids.passwordless = form.elements.passwordless.id;
     const data = form.dataset.options ? JSON.parse(form.dataset.options) : undefined;
+    // Enter in the name asks for the passkey, as the button does; the form is sent once that is there.
+    form.addEventListener("submit", (event) => {
+      if (form.elements.credential.value) return;
+      event.preventDefault();
+      form.querySelector("[data-passkey-button]").click();
+    });
     window.allauth.webauthn.forms[`${kind}Form`]({ ids, data });
   }
 });
