@@ -18,9 +18,11 @@ from allauth.core.internal import ratelimit
 from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import ValidationError
+from django.core.handlers.exception import response_for_exception
 from django.db import IntegrityError, transaction
 from django.forms import BaseForm
 from django.http import (
+    Http404,
     HttpRequest,
     HttpResponse,
     HttpResponseBadRequest,
@@ -40,6 +42,7 @@ from doorward.accounts import (
     lockout,
     passwords,
     signup,
+    staying_gone,
     two_factor_events,
     unlock,
 )
@@ -340,9 +343,11 @@ class KnownBrowsers:
         return None if wait is None else too_many(request, lockout.Locked(wait, everybody=True))
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """Answer JSON nested too deep to be read like any other that can't be read."""
+        """Answer what is no failure of ours: JSON nested too deep, or what is gone by now."""
         if isinstance(error, RecursionError) and is_headless_path(request):
             return HttpResponseBadRequest()
+        if isinstance(error, staying_gone.Gone):
+            return _not_found(request)
         return None
 
 
@@ -372,6 +377,12 @@ def too_many(request: HttpRequest, locked: lockout.Locked) -> HttpResponse:
         response = ratelimit.respond_429(request)
     response.headers["Retry-After"] = str(locked.seconds)
     return response
+
+
+def _not_found(request: HttpRequest) -> HttpResponse:
+    if is_headless_path(request):
+        return JsonResponse({"status": 404}, status=404)
+    return response_for_exception(request, Http404())
 
 
 def _changed_meanwhile(request: HttpRequest) -> HttpResponse:

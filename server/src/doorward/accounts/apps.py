@@ -17,9 +17,11 @@ class AccountsConfig(AppConfig):
             forms,
             privacy_tables,
             recovery_events,
+            staying_gone,
             two_factor_events,
         )
 
+        staying_gone.install()
         allauth_ways.install()
         forms.install()
         activity.watch()
