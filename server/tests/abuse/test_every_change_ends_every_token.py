@@ -76,6 +76,7 @@ def opened(alice: User, seed: str, codes: list[str], home: Client) -> Before:
     half_way = tab("HalfWay/1.0")
     type_password(half_way, alice.email)
     tab().post("/password/reset/", {"email": alice.email})
+    alice.refresh_from_db()
     before = Before(
         alice=alice,
         seed=seed,

@@ -9,14 +9,29 @@ from typing import Any
 import pytest
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
+from allauth.mfa.webauthn.internal import flows
 from allauth.usersessions.models import UserSession
 from django.apps import apps
 from django.db import models
-from server.tests.accounts.second_steps import App, signed_in_tab
+from django.test import Client
+from server.tests.accounts.second_steps import (
+    App,
+    add_app,
+    is_signed_in,
+    signed_in_tab,
+    tab,
+    type_password,
+)
 from server.tests.conftest import PASSWORD
 
-from doorward.accounts import staying_gone
-from doorward.accounts.models import Account, Membership, PersonalToken, User
+from doorward.accounts import remembered, staying_gone
+from doorward.accounts.models import (
+    Account,
+    Membership,
+    PersonalToken,
+    RememberedBrowser,
+    User,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -31,16 +46,16 @@ def passkey_of(user: User, name: str = "stolen") -> Authenticator:
 
 
 @contextmanager
-def removed_before_it_is_saved(key: Authenticator) -> Iterator[None]:
-    """Have somebody remove the passkey right after a request has read it and named it anew."""
-    real = Authenticator.wrap
+def removed_before_it_is_named_anew(key: Authenticator) -> Iterator[None]:
+    """Have somebody remove the passkey right after a request to rename it has read it."""
+    real = flows.rename_authenticator
 
-    def wrap(self: Authenticator) -> Any:
+    def rename(*args: Any) -> None:
         Authenticator.objects.filter(pk=key.pk).delete()
-        return real(self)
+        real(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Authenticator, "wrap", wrap)
+        patch.setattr(flows, "rename_authenticator", rename)
         yield
 
 
@@ -48,7 +63,7 @@ def test_a17_n3_a_passkey_removed_while_a_page_renames_it_does_not_come_back(ali
     thief = signed_in_tab(alice.email)
     thief.post("/reauthenticate/", {"password": PASSWORD})
     key = passkey_of(alice)
-    with removed_before_it_is_saved(key):
+    with removed_before_it_is_named_anew(key):
         answer = thief.post(f"/account/security/webauthn/keys/{key.pk}/edit/", {"name": "mine"})
     assert not Authenticator.objects.exists()
     assert answer.status_code == 404
@@ -60,7 +75,7 @@ def test_a17_n3_a_passkey_removed_while_an_app_renames_it_does_not_come_back(ali
     thief.call("POST", "auth/reauthenticate", password=PASSWORD)
     key = passkey_of(alice)
     path = "account/authenticators/webauthn"
-    with removed_before_it_is_saved(key):
+    with removed_before_it_is_named_anew(key):
         answer = thief.call("PUT", path, id=key.pk, name="mine")
     assert not Authenticator.objects.exists()
     assert answer.status_code == 404
@@ -97,3 +112,57 @@ def test_a26_a_row_that_is_there_is_saved_as_ever(alice: User, alices_account: A
 def test_a26_every_model_of_this_room_is_kept_so() -> None:
     every = [*apps.get_app_config("accounts").get_models(), Authenticator, EmailAddress]
     assert [model for model in every if not hasattr(model.save, "__wrapped__")] == []
+
+
+# -- a browser is remembered only by whom it let in ------------------------------------------------
+
+
+def waits_to_be_remembered(alice: User, codes: list[str]) -> Client:
+    """Return a browser with Alice's password and one of her codes, asked whether to remember it."""
+    thief = tab("Thief/1.0")
+    type_password(thief, alice.email)
+    answer = thief.post("/account/security/authenticate/", {"code": codes[0]})
+    assert answer["Location"] == "/account/security/trust/"
+    return thief
+
+
+@pytest.mark.django_db(transaction=True)
+def test_n3_a25_a_browser_is_not_remembered_by_a_sign_in_that_a_change_has_overtaken(
+    alice: User,
+) -> None:
+    home = signed_in_tab(alice.email)
+    _seed, codes = add_app(home)
+    thief = waits_to_be_remembered(alice, codes)
+    home.post("/account/security/totp/deactivate/")
+    answer = thief.post("/account/security/trust/", {"action": "trust"})
+    assert not is_signed_in(thief)
+    assert remembered.COOKIE not in answer.cookies
+    assert not RememberedBrowser.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_n3_a25_a_change_between_signing_in_and_remembering_has_the_last_word(alice: User) -> None:
+    home = signed_in_tab(alice.email)
+    _seed, codes = add_app(home)
+    thief = waits_to_be_remembered(alice, codes)
+
+    def draw(_cookie: str | None) -> str:
+        home.post("/account/security/totp/deactivate/")
+        return "x" * 43
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remembered, "secret_in", draw)
+        answer = thief.post("/account/security/trust/", {"action": "trust"})
+    assert answer["Location"] == "/login/"
+    assert not is_signed_in(thief)
+    assert remembered.COOKIE not in answer.cookies
+    assert not RememberedBrowser.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_n3_a_browser_is_remembered_by_a_sign_in_that_nothing_has_overtaken(alice: User) -> None:
+    _seed, codes = add_app(signed_in_tab(alice.email))
+    browser = waits_to_be_remembered(alice, codes)
+    answer = browser.post("/account/security/trust/", {"action": "trust"})
+    assert is_signed_in(browser)
+    assert remembered.is_remembered(alice, answer.cookies[remembered.COOKIE].value)

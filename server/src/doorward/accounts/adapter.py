@@ -12,11 +12,14 @@ from urllib.parse import urlsplit
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.internal import flows
+from allauth.account.models import EmailAddress
 from allauth.core import context as allauth_context
 from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.core.internal import ratelimit
 from django.conf import settings
 from django.contrib import messages
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.sessions.backends.base import UpdateError
 from django.core.exceptions import ValidationError
 from django.core.handlers.exception import response_for_exception
 from django.db import IntegrityError, transaction
@@ -41,6 +44,7 @@ from doorward.accounts import (
     letting_in,
     lockout,
     passwords,
+    sessions,
     signup,
     staying_gone,
     two_factor_events,
@@ -50,6 +54,7 @@ from doorward.accounts.models import User, canonical_email
 from doorward.accounts.origin import Origin as Origin
 from doorward.accounts.origin import origin_of as origin_of
 from doorward.accounts.second_step_stages import SecondStepAnswers
+from doorward.accounts.session_store import SessionStore
 from doorward.audit import trail
 from doorward.notices import letter as post_office
 
@@ -189,13 +194,28 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
         """Store the password, unless it or a way to sign in was changed since ``user`` was read.
 
         Else a link used twice in one moment, or a request that was under way while its owner moved
-        on, would have the last word. Raises ImmediateHttpResponse.
+        on, would have the last word. Raises ImmediateHttpResponse; and sessions.Overtaken to who
+        is signed in.
         """
+        request = allauth_context.request
         read = {"password": user.password, "epoch": user.epoch, "is_active": True}
         user.set_password(password)
-        # One statement, and no other column: what else was changed meanwhile stays changed.
-        if not User.objects.filter(pk=user.pk, **read).update(password=user.password):
-            raise ImmediateHttpResponse(_changed_meanwhile(allauth_context.request))
+        with transaction.atomic():
+            # One statement, and no other column: what else was changed meanwhile stays changed.
+            changed = User.objects.filter(pk=user.pk, **read).update(password=user.password)
+            if request is not None and request.user.pk == user.pk:
+                if not changed:
+                    raise sessions.Overtaken
+                sessions.must_last(user)
+        if not changed:
+            raise ImmediateHttpResponse(_changed_meanwhile(request))
+
+    @transaction.atomic
+    def confirm_email(self, request: HttpRequest, email_address: EmailAddress) -> bool:
+        """Confirm the address, and have it count for whoever is still signed in."""
+        if isinstance(request.user, User):
+            sessions.must_still_be_in(request.user)
+        return bool(super().confirm_email(request, email_address))
 
     @transaction.atomic(savepoint=False)
     def post_login(self, request: HttpRequest, user: User, **how: Any) -> HttpResponse:
@@ -348,6 +368,8 @@ class KnownBrowsers:
             return HttpResponseBadRequest()
         if isinstance(error, staying_gone.Gone):
             return _not_found(request)
+        if isinstance(error, sessions.Overtaken | UpdateError):
+            return _over(request)
         return None
 
 
@@ -383,6 +405,18 @@ def _not_found(request: HttpRequest) -> HttpResponse:
     if is_headless_path(request):
         return JsonResponse({"status": 404}, status=404)
     return response_for_exception(request, Http404())
+
+
+def _over(request: HttpRequest) -> HttpResponse:
+    if is_headless_path(request):
+        # Nothing of it is kept, also where allauth left the app's session in the request.
+        request.session = SessionStore()
+        told = {"data": {"flows": [{"id": "login"}]}, "meta": {"is_authenticated": False}}
+        return JsonResponse({"status": 401, **told}, status=401)
+    request.session.flush()
+    request.user = AnonymousUser()
+    messages.error(request, gettext("Something changed meanwhile. Sign in again."))
+    return redirect("account_login")
 
 
 def _changed_meanwhile(request: HttpRequest) -> HttpResponse:

@@ -7,7 +7,8 @@ server/tests/accounts/test_allauth_ways.py fails when a name is no longer where 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
 
 import segno
 from allauth.account.adapter import get_adapter as account_adapter
@@ -112,10 +113,18 @@ def is_trusted_browser(request: HttpRequest, user: User) -> bool:
 
 
 def trust_browser(request: HttpRequest, user: User, response: HttpResponse) -> None:
-    """Remember this browser."""
+    """Remember this browser, if this very request signed the person in and nothing changed since.
+
+    allauth asks for it also where the sign-in was refused: a way taken away meanwhile would be
+    waived for 30 days by who has it.
+    """
+    if getattr(request, "signed_in_now", None) != user.pk:
+        return
     origin = origin_of(request)
     secret = remembered.secret_in(request.COOKIES.get(remembered.COOKIE))
-    remembered.remember(user, secret, ip=origin.ip, agent=origin.agent)
+    with transaction.atomic():
+        sessions.must_still_be_in(user)
+        remembered.remember(user, secret, ip=origin.ip, agent=origin.agent)
     response.set_cookie(
         remembered.COOKIE,
         secret,
@@ -125,6 +134,11 @@ def trust_browser(request: HttpRequest, user: User, response: HttpResponse) -> N
         httponly=True,
         samesite="Lax",
     )
+
+
+# What follows a change is part of it: allauth would have the change stand alone, and untold, when
+# what follows is refused or the server stops in between.
+AT_ONCE: Final = SimpleNamespace(atomic=transaction.atomic, on_commit=lambda follow: follow())
 
 
 def _wrap(authenticator: Any) -> Any:
@@ -141,6 +155,7 @@ def install() -> None:
     """Put our factors, remembered browsers and list of sessions where allauth has its own."""
     from allauth.account import forms as account_forms
     from allauth.account.internal.flows import login as login_flows
+    from allauth.account.internal.flows import manage_email as email_flows
     from allauth.account.internal.flows import password_reset as reset_flows
     from allauth.account.internal.flows import signup as signup_flows
     from allauth.account.stages import LoginStageController
@@ -153,13 +168,27 @@ def install() -> None:
     from allauth.mfa.totp.internal import auth as totp_auth
     from allauth.mfa.totp.internal import flows as totp_flows
     from allauth.mfa.webauthn import forms as webauthn_forms
+    from allauth.mfa.webauthn.internal import flows as webauthn_flows
     from allauth.usersessions import signals as usersessions_signals
+    from allauth.usersessions.internal.flows import sessions as session_flows
     from allauth.usersessions.models import UserSession, UserSessionManager
     from django.contrib.auth.signals import user_logged_in
 
     from doorward.accounts.factors import recovery_codes, sent_codes, totp
 
+    # Whatever allauth changes of how somebody signs in, on pages and for apps.
+    changing = (
+        (email_flows, "add_email", "delete_email", "mark_as_primary"),
+        (recovery_flows, "generate_recovery_codes", "view_recovery_codes"),
+        (session_flows, "end_sessions"),
+        (totp_flows, "activate_totp", "deactivate_totp"),
+        (webauthn_flows, "add_authenticator", "rename_authenticator"),
+        (webauthn_flows, "remove_authenticator", "remove_authenticators"),
+    )
     for place, name, ours in (
+        *((place, name, _while_in(place, name)) for place, *names in changing for name in names),
+        (recovery_flows, "transaction", AT_ONCE),
+        (totp_flows, "transaction", AT_ONCE),
         (Authenticator, "wrap", _wrap),
         (totp_auth, "TOTP", totp.Totp),
         (totp_flows, "TOTP", totp.Totp),
@@ -208,6 +237,11 @@ def install() -> None:
         setattr(place, name, ours)
     # By Django's own name for it: whoever connects first stays.
     user_logged_in.connect(sessions.last_login_is_noted, dispatch_uid="update_last_login")
+
+
+def _while_in(place: Any, name: str) -> Any:
+    theirs = getattr(place, name, None)
+    return None if theirs is None else sessions.while_in(theirs)
 
 
 class MovedAway(RuntimeError):

@@ -99,8 +99,9 @@ def undo(secret: str, *, ip: str = "", agent: str = "") -> Undone:
     # One statement over one table: of two clicks at once only one finds it open.
     if not _open(now).filter(digest=digest).update(undone_at=now):
         raise UndoRefused
-    change = AddressChange.objects.select_related("user").get(digest=digest)
-    user = change.user
+    change = AddressChange.objects.get(digest=digest)
+    # Locked: whatever else is being changed just now is done before, and ends with the rest.
+    user = User.objects.select_for_update().get(pk=change.user_id)
     if not user.is_active:
         raise UndoRefused
     gone = user.email

@@ -161,14 +161,26 @@ class SessionStore(SessionBase):
         self._has_row = False
 
     def cycle_key(self) -> None:
-        """Go on under a new id; the old one is dead, and the list of sessions follows."""
-        before = self.session_key
-        super().cycle_key()
-        if before and USER_KEY in self:
-            _changed(
-                "UPDATE usersessions_usersession SET session_key = %s WHERE session_key = %s",
-                [kept_as(self.session_key or ""), kept_as(before)],
-            )
+        """Go on under a new id; the old one is dead, and the list of sessions follows.
+
+        Raises UpdateError when somebody's session has been ended meanwhile.
+        """
+        # Read first: it may turn out to be no session at all.
+        is_somebodys = USER_KEY in self
+        if not (is_somebodys and self._has_row):
+            super().cycle_key()
+            return
+        before, after = kept_as(self.session_key or ""), self._get_new_session_key()
+        # The row itself goes on. A new one beside it would bring back a session that was ended.
+        moved = [kept_as(after), before]
+        if not _changed("UPDATE django_session SET session_key = %s WHERE session_key = %s", moved):
+            raise UpdateError
+        _changed(
+            "UPDATE usersessions_usersession SET session_key = %s WHERE session_key = %s", moved
+        )
+        self._session_key = after
+        self._written = None
+        self.modified = True
 
     def set_expiry(self, _value: object) -> None:
         """Do nothing: how long a session lasts is decided here alone."""

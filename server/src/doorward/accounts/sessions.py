@@ -6,7 +6,8 @@ Apps' session tokens are sessions too: what ends one ends the other.
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING, Any, Final
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 from allauth.core import context
 from allauth.usersessions.models import UserSession
@@ -22,12 +23,22 @@ from doorward.accounts.session_store import BEGAN, SEEN, SessionStore, kept_as
 from doorward.audit import trail
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
+    from django.db.models import Model
     from django.http import HttpRequest  # noqa: TID251 - the signature is allauth's
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # More at once are no person's; the ones used longest ago end.
 MOST: Final = 50
+_CAME_BY_AT: Final = "came_by"
+
+
+class Overtaken(Exception):
+    """What this request began with is over by now. Edges answer it like a session that ended."""
 
 
 def of(user: User) -> list[UserSession]:
@@ -143,9 +154,85 @@ def is_there(listed: UserSession) -> bool:
     ).exists()
 
 
+# -- a request that takes its time -----------------------------------------------------------------
+
+
+def came_by(request: HttpRequest, user: User, rows: QuerySet[Model]) -> None:
+    """Note who sends this request, as they were read then, and by which row they were let in.
+
+    For who comes by no cookie: a session or token named in a header.
+    """
+    setattr(request, _CAME_BY_AT, (user, rows))
+
+
+def in_session(session_id: str) -> QuerySet[Session]:
+    """Return the row of the session with this id, while it lasts, for ``came_by``."""
+    return Session.objects.filter(session_key=kept_as(session_id), expire_date__gt=timezone.now())
+
+
+def must_still_be_in(user: User) -> None:
+    """Let nobody else change how this person signs in until the caller's transaction ends.
+
+    A request may wait between its first byte and its last for as long as its sender likes. Raises
+    Overtaken unless password and ways are still those it was let in by, the person was not disabled
+    and the session still lasts. After the lock on the account, before all others.
+    """
+    person, rows = _as_they_came(user)
+    as_read = {"password": person.password, "epoch": person.epoch, "is_active": True}
+    here = User.objects.select_for_update(no_key=True).filter(pk=user.pk, **as_read)
+    if not here.values_list("pk"):
+        raise Overtaken
+    _must_be_there(rows)
+
+
+def must_last(user: User) -> None:
+    """Raise Overtaken unless the session lasts by which this person sends the request, if any."""
+    _must_be_there(_as_they_came(user)[1])
+
+
+def while_in(
+    act: Callable[Concatenate[HttpRequest, P], R],
+) -> Callable[Concatenate[HttpRequest, P], R]:
+    """Return what is done for the request's person, all or nothing, while they are still in.
+
+    Raises Overtaken, and nothing is stored.
+    """
+
+    @wraps(act)
+    def done(request: HttpRequest, /, *args: P.args, **more: P.kwargs) -> R:
+        with transaction.atomic():
+            if isinstance(request.user, User):
+                must_still_be_in(request.user)
+            return act(request, *args, **more)
+
+    return done
+
+
+def _as_they_came(user: User) -> tuple[User, QuerySet[Model] | None]:
+    request = context.request
+    noted: tuple[User, QuerySet[Model]] | None = getattr(request, _CAME_BY_AT, None)
+    if noted is not None:
+        return noted if noted[0].pk == user.pk else (user, None)
+    person = getattr(request, "user", None)
+    if not isinstance(person, User) or person.pk != user.pk:
+        # A worker, a command, a link from a mail: nobody came by a session.
+        return user, None
+    return person, in_session(request.session.session_key or "")
+
+
+def _must_be_there(rows: QuerySet[Model] | None) -> None:
+    # Locked too: who ends it waits until this is done, or this waits and finds it gone.
+    if rows is not None and not rows.select_for_update(no_key=True).values_list("pk"):
+        raise Overtaken
+
+
+# -- ending ----------------------------------------------------------------------------------------
+
+
 @transaction.atomic
 def end(user: User, session: int, *, ip: str = "", agent: str = "") -> bool:
     """End one of the person's sessions, everywhere at once; tells whether there was one."""
+    must_still_be_in(user)
     keys = list(
         UserSession.objects.filter(user=user, pk=session).values_list("session_key", flat=True)
     )
@@ -159,11 +246,13 @@ def end(user: User, session: int, *, ip: str = "", agent: str = "") -> bool:
 def end_others(user: User, *, keep: str | None, ip: str = "", agent: str = "") -> int:
     """End every session of this person but the one with this id; returns how many.
 
-    ``keep`` is the id as the session itself knows it (``request.session.session_key``).
+    ``keep`` is the id as the session itself knows it (``request.session.session_key``). Raises
+    Overtaken when somebody else did so since ``user`` was read: theirs is the last word.
     """
     # The epoch ends also a session that is being made this moment and is in no list yet.
-    User.objects.filter(pk=user.pk).update(epoch=F("epoch") + 1)
-    user.epoch = User.objects.values_list("epoch", flat=True).get(pk=user.pk)
+    if not User.objects.filter(pk=user.pk, epoch=user.epoch).update(epoch=F("epoch") + 1):
+        raise Overtaken
+    user.epoch += 1
     others = UserSession.objects.filter(user=user)
     kept = kept_as(keep) if keep else ""
     keys = [key for key in others.values_list("session_key", flat=True) if key != kept]

@@ -10,6 +10,7 @@ from allauth.mfa.models import Authenticator
 from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.signals import user_logged_in
+from django.db import transaction
 from django.db.models.signals import pre_save
 from django.utils.translation import ngettext
 
@@ -52,14 +53,19 @@ def _named(*, instance: Authenticator, **_more: Any) -> None:
         instance.data["name"] = card_numbers.hide(str(instance.data["name"]))
 
 
+@transaction.atomic
 def changed_elsewhere(request: HttpRequest, user: User) -> Ended:
     """End what was opened by the ways as they were: sessions, tokens, remembered browsers, links.
 
-    This session goes on, under a new id. Returns what ended in this request so far.
+    This session goes on, under a new id. Returns what ended in this request so far. Raises
+    sessions.Overtaken when another change was made since the request began.
     """
     origin = origin_of(request)
     here = request.user.is_authenticated and request.user.pk == user.pk
     keep = request.session.session_key if here else None
+    if here:
+        # allauth may have read the person anew, after the change that must be noticed.
+        user.epoch = request.user.epoch  # type: ignore[union-attr]  # told apart just above
     ended = after_a_change.end_what_was_open(user, keep=keep, ip=origin.ip, agent=origin.agent)
     so_far = what_ended(request)
     request.what_ended = so_far.and_then(ended) if so_far else ended  # type: ignore[attr-defined]  # for the mails
@@ -71,6 +77,7 @@ def changed_elsewhere(request: HttpRequest, user: User) -> Ended:
         )
         messages.warning(request, words % {"count": ended.tokens})
     if here:
+        sessions.must_last(user)
         # By the session's own person: the hash of the new epoch is written, the id is changed.
         request.user.epoch = user.epoch  # type: ignore[union-attr]  # told apart just above
         update_session_auth_hash(request, request.user)  # type: ignore[arg-type]  # likewise
@@ -156,8 +163,10 @@ def _address_code_rejected(*, user: User, last_attempt: bool, **_more: Any) -> N
         signup.give_up(user)
 
 
-def _signed_in(*, request: HttpRequest, **_more: Any) -> None:
+def _signed_in(*, request: HttpRequest, user: User, **_more: Any) -> None:
     sessions.begin(request.session)
+    # Read where a browser is to be remembered (allauth_ways).
+    request.signed_in_now = user.pk  # type: ignore[attr-defined]  # ours
 
 
 def _stepped_up(
