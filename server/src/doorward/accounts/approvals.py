@@ -15,7 +15,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from doorward.accounts import lockout, recovery_letters, two_factor
+from doorward.accounts import lockout, recovery_letters, sessions, two_factor
 from doorward.accounts.models import Approval, User
 from doorward.accounts.two_factor import Way
 from doorward.audit import trail
@@ -145,6 +145,7 @@ def approve(
         raise NotProven
     digits = "".join(number.split())
     with transaction.atomic():
+        sessions.must_still_be_in(user)
         approval = find(user, approval_id)
         if approval is None:
             raise NotWaiting
@@ -166,6 +167,7 @@ def approve(
 def deny(user: User, approval_id: UUID, *, ip: str, agent: str) -> None:
     """Refuse the sign-in, and say by mail what to do. Any session may. Raises NotWaiting."""
     with transaction.atomic():
+        sessions.must_still_be_in(user)
         approval = find(user, approval_id)
         if approval is None:
             raise NotWaiting

@@ -22,7 +22,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Exists, F, OuterRef, QuerySet
 from django.utils import timezone
 
-from doorward.accounts import lockout, member_letters, members, person
+from doorward.accounts import lockout, member_letters, members, person, sessions
 from doorward.accounts.members import UNTOLD
 from doorward.accounts.models import (
     Account,
@@ -210,6 +210,7 @@ def accept(shown: Shown, user: User, *, shares: Shares, origin: Origin = UNTOLD)
     if not _is_theirs(user, invitation.email):
         raise WrongPerson
     members.lock(invitation.account)
+    sessions.must_still_be_in(user)
     if Membership.objects.filter(account=invitation.account).count() >= members.MOST_MEMBERS:
         raise Full
     if members.find(invitation.account, user.pk) is not None:

@@ -82,6 +82,7 @@ def ask(user: User, *, keep_session: str | None, origin: Origin) -> Deletion:
     """
     if user.is_operator and not others_operate(user):
         raise LastOperator
+    sessions.must_still_be_in(user)
     found = pending(user)
     if found is not None:
         return found
@@ -116,6 +117,7 @@ def ask(user: User, *, keep_session: str | None, origin: Origin) -> Deletion:
 @transaction.atomic
 def cancel(user: User, *, origin: Origin) -> bool:
     """Keep everything as it is; tells whether a deletion was asked for. Raises TooLate."""
+    sessions.must_still_be_in(user)
     found = Deletion.objects.select_for_update().filter(user_id=user.pk).first()
     if found is None:
         return False

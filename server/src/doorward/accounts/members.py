@@ -15,7 +15,7 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from doorward.accounts import lockout, member_letters, permissions
+from doorward.accounts import lockout, member_letters, permissions, sessions
 from doorward.accounts.models import (
     Account,
     Membership,
@@ -164,6 +164,7 @@ def may_be_removed(place: Membership) -> bool:
 @transaction.atomic
 def share(place: Membership, shares: Shares, *, origin: Origin = UNTOLD) -> None:
     """Keep what this member's own devices let the others see. It holds from the next page on."""
+    sessions.must_still_be_in(place.user)
     changed = Membership.objects.filter(pk=place.pk).exclude(shares=shares).update(shares=shares)
     place.shares = shares
     if changed:
@@ -240,7 +241,7 @@ def remove(
 @transaction.atomic
 def leave(account: Account, user: User, *, devices_stay: bool, origin: Origin = UNTOLD) -> None:
     """Leave the account; its owners are told by mail. Raises NotAMember or LastOwner."""
-    lock(account)
+    _lock_for(account, user)
     place = find(account, user.pk)
     if place is None:
         raise NotAMember
@@ -317,7 +318,7 @@ def take_ownership(account: Account, user: User, *, origin: Origin = UNTOLD) -> 
 
     Of two at once, one does. Raises NoOffer, also when the giver owns it no more.
     """
-    lock(account)
+    _lock_for(account, user)
     waiting = offer(account)
     if waiting is None or waiting.taker_id != user.pk:
         raise NoOffer
@@ -342,7 +343,7 @@ def take_ownership(account: Account, user: User, *, origin: Origin = UNTOLD) -> 
 @transaction.atomic
 def end_offer(account: Account, user: User, *, origin: Origin = UNTOLD) -> None:
     """Take the offer back, as who made it, or decline it, as who got it. Raises NoOffer."""
-    lock(account)
+    _lock_for(account, user)
     waiting = offer(account)
     if waiting is None or user.pk not in {waiting.giver_id, waiting.taker_id}:
         raise NoOffer
@@ -370,14 +371,19 @@ def lock(account: Account) -> None:
     Account.objects.select_for_update(no_key=True).values_list("pk").get(pk=account.pk)
 
 
+def _lock_for(account: Account, actor: User) -> None:
+    lock(account)
+    sessions.must_still_be_in(actor)
+
+
 def must_still(account: Account, actor: User, act: Act) -> None:
     """Lock the account and raise NotAllowed unless the actor may do this now.
 
-    What an edge looked up when the request began may have been taken away since. Until the caller's
-    transaction ends, it can't be: who takes a role away waits. First of all locks, so that nobody
-    waits the other way round.
+    What an edge looked up when the request began may have been taken away since, and so may what
+    the actor came in by (sessions.Overtaken). Until the caller's transaction ends, it can't be: who
+    takes it away waits. First of all locks, so that nobody waits the other way round.
     """
-    lock(account)
+    _lock_for(account, actor)
     place = find(account, actor.pk)
     if place is None or not place.user.is_active or not permissions.may(place.role, act):
         raise NotAllowed

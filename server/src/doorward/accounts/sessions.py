@@ -177,17 +177,22 @@ def must_still_be_in(user: User) -> None:
     Overtaken unless password and ways are still those it was let in by, the person was not disabled
     and the session still lasts. After the lock on the account, before all others.
     """
-    person, rows = _as_they_came(user)
-    as_read = {"password": person.password, "epoch": person.epoch, "is_active": True}
-    here = User.objects.select_for_update(no_key=True).filter(pk=user.pk, **as_read)
+    here = User.objects.select_for_update(no_key=True).filter(pk=user.pk)
+    came = _as_they_came(user)
+    if came is not None:
+        person, _rows = came
+        here = here.filter(password=person.password, epoch=person.epoch, is_active=True)
     if not here.values_list("pk"):
         raise Overtaken
-    _must_be_there(rows)
+    must_last(user)
 
 
 def must_last(user: User) -> None:
     """Raise Overtaken unless the session lasts by which this person sends the request, if any."""
-    _must_be_there(_as_they_came(user)[1])
+    came = _as_they_came(user)
+    # Locked too: who ends it waits until this is done, or this waits and finds it gone.
+    if came is not None and not came[1].select_for_update(no_key=True).values_list("pk"):
+        raise Overtaken
 
 
 def while_in(
@@ -208,22 +213,16 @@ def while_in(
     return done
 
 
-def _as_they_came(user: User) -> tuple[User, QuerySet[Model] | None]:
+def _as_they_came(user: User) -> tuple[User, QuerySet[Model]] | None:
     request = context.request
     noted: tuple[User, QuerySet[Model]] | None = getattr(request, _CAME_BY_AT, None)
-    if noted is not None:
-        return noted if noted[0].pk == user.pk else (user, None)
-    person = getattr(request, "user", None)
-    if not isinstance(person, User) or person.pk != user.pk:
-        # A worker, a command, a link from a mail: nobody came by a session.
-        return user, None
-    return person, in_session(request.session.session_key or "")
-
-
-def _must_be_there(rows: QuerySet[Model] | None) -> None:
-    # Locked too: who ends it waits until this is done, or this waits and finds it gone.
-    if rows is not None and not rows.select_for_update(no_key=True).values_list("pk"):
-        raise Overtaken
+    if noted is None:
+        person = getattr(request, "user", None)
+        if not isinstance(person, User):
+            # A worker, a command, a link from a mail: nobody came by a session.
+            return None
+        noted = person, in_session(request.session.session_key or "")
+    return noted if noted[0].pk == user.pk else None
 
 
 # -- ending ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from doorward.accounts import members
+from doorward.accounts import members, sessions
 from doorward.accounts.models import Account, PersonalToken, User
 from doorward.accounts.permissions import Act
 from doorward.audit import card_numbers, trail
@@ -57,7 +57,8 @@ def create(
     """Make a token and return it with its text, which is shown once and kept nowhere.
 
     It opens ``account`` alone, and ends when the person no longer belongs to it; without one, the
-    account they have belonged to longest. Raises TokenRefused and members.NotAllowed.
+    account they have belonged to longest. Raises TokenRefused, members.NotAllowed and
+    sessions.Overtaken.
     """
     chosen = [scope for scope in Scope if scope in set(scopes)]
     label = card_numbers.hide(name.strip())
@@ -70,8 +71,8 @@ def create(
     if account is not None:
         # Who leaves meanwhile leaves no token behind that opens the account when they come back.
         members.must_still(account, user, Act.OWN)
-    # Two at once are counted one after the other.
-    User.objects.select_for_update(no_key=True).values_list("pk").get(pk=user.pk)
+    # It locks the person: two at once are counted one after the other.
+    sessions.must_still_be_in(user)
     if len(of(user)) >= MOST_PER_PERSON:
         raise TokenRefused(f"you have {MOST_PER_PERSON} tokens already; revoke one first")
     text = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
@@ -122,6 +123,7 @@ def find(text: str) -> PersonalToken | None:
 @transaction.atomic
 def revoke(token: PersonalToken, *, actor: User, ip: str = "", agent: str = "") -> None:
     """End the token: the next request with it is refused. A second call changes nothing."""
+    sessions.must_still_be_in(actor)
     ended = PersonalToken.objects.filter(pk=token.pk, revoked_at__isnull=True).update(
         revoked_at=timezone.now()
     )

@@ -15,8 +15,8 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest
 from ninja.security import HttpBearer
 
-from doorward.accounts import members, permissions, tokens
-from doorward.accounts.models import Account, Membership, User
+from doorward.accounts import members, permissions, sessions, tokens
+from doorward.accounts.models import Account, Membership, PersonalToken, User
 from doorward.accounts.permissions import Act
 from doorward.accounts.tokens import Scope
 from doorward.api.problems import Refused
@@ -106,8 +106,9 @@ class SessionAuth(XSessionTokenAuth):  # type: ignore[misc]  # allauth ships no 
             return None
         found = authenticate_by_x_session_token(request.headers["X-Session-Token"])
         user, session = found or (None, None)
-        if not isinstance(user, User):
+        if not isinstance(user, User) or session is None:
             return None
+        sessions.came_by(request, user, sessions.in_session(session.session_key or ""))
         return _caller(user, frozenset(Scope), "session", _wanted(request), session)
 
 
@@ -122,6 +123,8 @@ class TokenAuth(HttpBearer):
         wanted = _wanted(request)
         if found.account_id is not None and wanted not in {None, found.account_id}:
             raise Refused("forbidden", "The token is for another account.")
+        good = PersonalToken.objects.filter(pk=found.pk, revoked_at__isnull=True)
+        sessions.came_by(request, found.user, good)
         scopes = frozenset(map(Scope, found.scope_list))
         return _caller(found.user, scopes, "token", found.account_id or wanted)
 

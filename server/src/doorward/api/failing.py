@@ -15,7 +15,7 @@ from django.utils import timezone
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
-from doorward.accounts import members
+from doorward.accounts import members, sessions
 from doorward.api import problems
 from doorward.api.problems import Refused
 from doorward.reports import queries as reports
@@ -28,6 +28,7 @@ def answer_problems(api: NinjaAPI) -> None:
     api.exception_handler(Refused)(_refused)
     api.exception_handler(members.NotAllowed)(_not_allowed)
     api.exception_handler(AuthenticationError)(_unauthorized)
+    api.exception_handler(sessions.Overtaken)(_overtaken)
     api.exception_handler(ValidationError)(_invalid)
     api.exception_handler(reports.InvalidCursor)(_bad_cursor)
     api.exception_handler(HttpError)(_http_error)
@@ -45,6 +46,10 @@ def _not_allowed(_request: HttpRequest, _error: members.NotAllowed) -> HttpRespo
 
 def _unauthorized(_request: HttpRequest, _error: AuthenticationError) -> HttpResponse:
     return problems.answer("unauthorized")
+
+
+def _overtaken(_request: HttpRequest, _error: sessions.Overtaken) -> HttpResponse:
+    return problems.answer("unauthorized", "Something changed meanwhile. Sign in again.")
 
 
 def _invalid(_request: HttpRequest, error: ValidationError) -> HttpResponse:

@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods, require_POST
 
-from doorward.accounts import lockout, two_factor
+from doorward.accounts import lockout, sessions, two_factor
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.factors import sealed_text, sent_codes, text_messages
 from doorward.accounts.models import User
@@ -95,6 +95,7 @@ def change(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @login_required
 @reauthentication_required  # type: ignore[untyped-decorator]  # allauth ships no types
+@sessions.while_in
 def confirm(request: HttpRequest) -> HttpResponse:
     """Take the code; then the number counts."""
     user = _may(request)
@@ -118,6 +119,7 @@ def confirm(request: HttpRequest) -> HttpResponse:
 @require_POST
 @login_required
 @reauthentication_required  # type: ignore[untyped-decorator]  # allauth ships no types
+@sessions.while_in
 def forget(request: HttpRequest) -> HttpResponse:
     """Forget the number."""
     user, origin = cast(User, request.user), origin_of(request)

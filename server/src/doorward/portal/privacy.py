@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from doorward.accounts import exports, leaving, members, privacy
+from doorward.accounts import exports, leaving, members, privacy, sessions
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.models import User
 from doorward.accounts.privacy_rows import Export
@@ -62,6 +62,7 @@ def _percent(export: Export | None) -> int:
 @require_POST
 @login_required
 @reauthentication_required  # type: ignore[untyped-decorator]  # allauth ships no types
+@sessions.while_in
 def ask_for_copy(request: HttpRequest) -> HttpResponse:
     """Have a copy of everything packed."""
     exports.ask(cast(User, request.user), origin_of(request))
@@ -117,6 +118,7 @@ def delete(request: HttpRequest) -> HttpResponse:
     return render(request, "portal/privacy/delete.html", context, status=422 if refusal else 200)
 
 
+@sessions.while_in
 def _ask(request: HttpRequest, user: User) -> HttpResponse:
     leaving.ask(user, keep_session=request.session.session_key, origin=origin_of(request))
     # Ending the other sessions raised the epoch that each session must match: this one goes on.

@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from doorward.accounts import recovery, recovery_stage, two_factor
+from doorward.accounts import recovery, recovery_stage, sessions, two_factor
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.models import Recovery, User
 from doorward.accounts.recovery_stage import LINK_SEEN, RecoveryStage
@@ -153,6 +153,7 @@ def stop_by_link(request: HttpRequest, recovery_id: UUID, proof: str) -> HttpRes
 
 @require_POST
 @login_required
+@sessions.while_in
 def stop(request: HttpRequest) -> HttpResponse:
     """Stop whatever waits for this person, from any of their sessions."""
     user = cast(User, request.user)

@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from doorward.accounts import remembered, two_factor
+from doorward.accounts import remembered, sessions, two_factor
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.factors import text_messages
 from doorward.accounts.models import User
@@ -48,6 +48,7 @@ def overview(request: HttpRequest) -> HttpResponse:
 @require_POST
 @login_required
 @reauthentication_required  # type: ignore[untyped-decorator]  # allauth ships no types
+@sessions.while_in
 def switch_email(request: HttpRequest) -> HttpResponse:
     """Turn the code by email on or off."""
     user = cast(User, request.user)
@@ -67,6 +68,7 @@ def switch_email(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 @login_required
+@sessions.while_in
 def forget_browser(request: HttpRequest, browser_id: UUID) -> HttpResponse:
     """Have the second step asked again in one remembered browser."""
     origin = origin_of(request)
@@ -79,6 +81,7 @@ def forget_browser(request: HttpRequest, browser_id: UUID) -> HttpResponse:
 
 @require_POST
 @login_required
+@sessions.while_in
 def forget_browsers(request: HttpRequest) -> HttpResponse:
     """Have the second step asked again everywhere."""
     user = cast(User, request.user)

@@ -43,6 +43,7 @@ def overview(request: HttpRequest) -> HttpResponse:
 
 
 @reauthentication_required  # type: ignore[untyped-decorator]  # allauth ships no types
+@sessions.while_in
 def _end_others(request: HttpRequest) -> HttpResponse:
     user = cast(User, request.user)
     origin = origin_of(request)
