@@ -276,7 +276,8 @@ ACCOUNT_SESSION_REMEMBER = True
 PASSWORD_RESET_TIMEOUT = 3600
 AUTH_PASSWORD_VALIDATORS = [{"NAME": "doorward.accounts.password_rules.PasswordRules"}]
 ACCOUNT_PASSWORD_RESET_TOKEN_GENERATOR = "doorward.accounts.link_tokens.LinkTokens"  # noqa: S105 - the name of a class
-# What accounts/lockout.py counts, allauth need not; what is left it counts in the database below.
+# What accounts/lockout.py counts, allauth need not; what is left it counts in the database above.
+# Every figure is in docs/security/limits.md: a test compares also those that allauth may add.
 ACCOUNT_RATE_LIMITS = {
     "login": None,
     "signup": None,
@@ -284,9 +285,16 @@ ACCOUNT_RATE_LIMITS = {
     "request_login_code": None,
     "confirm_email": None,
     "reauthenticate": None,
-    # Codes of a second step.
-    "login_failed": "5/5m/key,20/h/key,50/d/key,10/5m/ip",
+    # It takes the current password, or who has none is asked who they are: both are counted.
+    "change_password": None,
+    "login_failed": None,
+    # Numbers are given on a page of ours (portal/number.py); allauth's are shut.
+    "change_phone": None,
+    "verify_phone": None,
+    "manage_email": "10/m/user",
+    "reset_password_from_key": "20/m/ip",
 }
+MFA_RATE_LIMITS = {"webauthn_login": "10/m/ip"}
 # One address; a new one takes its place once it is confirmed (accounts/email_change.py).
 ACCOUNT_CHANGE_EMAIL = True
 # Back to where the address was changed: that page tells until when it can be taken back.

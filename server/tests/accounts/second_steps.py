@@ -12,13 +12,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
 import time_machine
+from allauth.mfa.adapter import get_adapter as mfa_adapter
+from allauth.mfa.models import Authenticator
 from allauth.mfa.totp.internal import auth
+from allauth.mfa.webauthn.internal import auth as webauthn
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from server.tests.conftest import PASSWORD
 
+from doorward.accounts.models import User
 from doorward.notices import outbox
 from doorward.notices.models import Mail
 
@@ -151,3 +156,32 @@ class App:
 
     def is_signed_in(self) -> bool:
         return bool(self.call("GET", "auth/session").status_code == 200)
+
+
+# -- passkeys --------------------------------------------------------------------------------------
+
+CREDENTIAL = {"id": "x", "clientExtensionResults": {"credProps": {"rk": True}}}
+RIGHT_KEY = json.dumps({"id": "right"})
+WRONG_KEY = json.dumps({"id": "wrong"})
+
+
+def add_passkey(user: User) -> Authenticator:
+    """Store a passkey of this person."""
+    data = {"name": "phone", "credential": CREDENTIAL}
+    return Authenticator.objects.create(user=user, type="webauthn", data=data)
+
+
+def finger(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stand in for the computer's own key, the outside world; returns which were looked at."""
+    looked_at: list[str] = []
+
+    def complete(user: User, credential: dict[str, str]) -> Authenticator:
+        looked_at.append(credential["id"])
+        if credential["id"] != "right":
+            raise mfa_adapter().validation_error("incorrect_code")
+        return Authenticator.objects.get(user=user, type="webauthn")
+
+    monkeypatch.setattr(webauthn, "parse_authentication_response", lambda credential: credential)
+    monkeypatch.setattr(webauthn, "begin_authentication", lambda user=None: {})
+    monkeypatch.setattr(webauthn, "complete_authentication", complete)
+    return looked_at

@@ -26,8 +26,9 @@ def test_ours_stand_where_allauth_looks() -> None:
     assert totp_flows.TOTP is totp.Totp
     assert totp_auth.TOTP is totp.Totp
     assert recovery_flows.RecoveryCodes is recovery_codes.RecoveryCodes
-    for place in (base_forms, totp_forms, webauthn_forms):
-        assert place.check_rate_limit is allauth_ways.count_try
+    assert base_forms.check_rate_limit is allauth_ways.count_try
+    assert totp_forms.check_rate_limit is allauth_ways.count_new_app
+    assert webauthn_forms.check_rate_limit is allauth_ways.count_passkey
     assert trust.is_trusted_browser is allauth_ways.is_trusted_browser
     assert Authenticator(type="totp").wrap().__class__ is totp.Totp
 

@@ -297,7 +297,9 @@ def test_v6_3_1_five_wrong_second_steps_lead_back_to_the_password(
     assert not is_signed_in(browser)
     app = App()
     app.call("POST", "auth/login", email=alice.email, password=PASSWORD)
-    assert app.call("POST", "auth/2fa/authenticate", code=code_at(seed)).status_code == 400
+    refused = app.call("POST", "auth/2fa/authenticate", code=code_at(seed))
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (429, "too_many_tries")
+    assert 0 < int(refused["Retry-After"]) <= 300
     assert not app.is_signed_in()
 
 

@@ -317,15 +317,96 @@ def test_v7_5_1_what_changes_factors_asks_again_who_it_is_after_fifteen_minutes(
 
 
 def test_v7_5_1_an_app_is_asked_again_too(alice: User) -> None:
-    app = App()
-    app.call("POST", "auth/login", email=alice.email, password=PASSWORD)
-    for method, path in (
-        ("POST", "account/authenticators/totp"),
-        ("GET", "account/authenticators/webauthn"),
-    ):
-        answer = app.call(method, path, code="123456")
-        assert answer.status_code in {400, 401}, (path, answer.content)
-    assert not Authenticator.objects.exists()
+    with time_machine.travel(timezone.now(), tick=False) as clock:
+        app = App()
+        app.call("POST", "auth/login", email=alice.email, password=PASSWORD)
+        for minutes in (0, 16):
+            if minutes:
+                assert app.call("POST", "auth/reauthenticate", password=PASSWORD).status_code == 200
+                clock.shift(timedelta(minutes=minutes))
+            seed = app.call("GET", "account/authenticators/totp").json()["meta"]["secret"]
+            answer = app.call("POST", "account/authenticators/totp", code=code_at(seed))
+            assert answer.status_code == 401, answer.content
+            assert "reauthenticate" in {flow["id"] for flow in answer.json()["data"]["flows"]}
+            assert not Authenticator.objects.exists()
+        # It is the proof that was missing, not the code that was wrong.
+        app.call("POST", "auth/reauthenticate", password=PASSWORD)
+        added = app.call("POST", "account/authenticators/totp", code=code_at(seed))
+        assert added.status_code == 200, added.content
+
+
+# Each address of an app's account where something can be changed, by which method and with what.
+# Nothing that is sent is wrong: what is missing is a proof of the last 15 minutes.
+CHANGES_BY_APP: dict[str, dict[str, Callable[[Any], dict[str, Any]]]] = {
+    "account:manage_email": {
+        "POST": lambda _: {"email": "alice@example.net"},
+        "PATCH": lambda _: {"email": "alice@example.org", "primary": True},
+        "DELETE": lambda _: {"email": "alice@example.com"},
+    },
+    "mfa:manage_totp": {"POST": lambda held: {"code": code_at(held.seed)}, "DELETE": lambda _: {}},
+    "mfa:manage_recovery_codes": {"GET": lambda _: {}, "POST": lambda _: {}},
+    "mfa:manage_webauthn": {
+        "GET": lambda _: {},
+        "POST": lambda _: {"name": "phone", "credential": CREDENTIAL},
+        "PUT": lambda held: {"id": held.passkey, "name": "thief's"},
+        "DELETE": lambda held: {"authenticators": [held.passkey]},
+    },
+    "usersessions:sessions": {"DELETE": lambda held: {"sessions": [held.other]}},
+}
+# What changes nothing; or is shut; or asks for the password itself, in the same request (below).
+NOTHING_TO_PROVE = {
+    "mfa:authenticators": "a list",
+    "account:manage_phone": "404",
+    "account:change_password": "the current password",
+}
+
+
+def test_v7_5_1_every_change_by_an_app_takes_a_proof_of_the_last_fifteen_minutes(
+    alice: User, home: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webauthn, "parse_registration_response", lambda credential: credential)
+    monkeypatch.setattr(webauthn, "complete_registration", lambda credential: credential)
+    addresses = {
+        ":".join(each.namespaces[2:] + [str(each.url_name)]): each.route
+        for each in map(resolve, paths_of_apps())
+        if each.route.startswith(("_allauth/app/v1/account/", "_allauth/app/v1/auth/sessions"))
+        and each.namespaces
+    }
+    assert set(addresses) == CHANGES_BY_APP.keys() | NOTHING_TO_PROVE.keys()
+    with time_machine.travel(timezone.now(), tick=False) as clock:
+        EmailAddress.objects.create(user=alice, email="alice@example.com", verified=False)
+        app = App()
+        app.call("POST", "auth/login", email=alice.email, password=PASSWORD)
+        assert app.call("POST", "auth/reauthenticate", password=PASSWORD).status_code == 200
+        secret = app.call("GET", "account/authenticators/totp").json()["meta"]["secret"]
+        passkey = add_passkey(alice)
+        other = UserSession.objects.get(session_key=kept_as(id_of(home)))
+        held = SimpleNamespace(seed=secret, passkey=passkey.pk, other=other.pk)
+        clock.shift(timedelta(minutes=15, seconds=1))
+        before = ways_of(alice)
+        for name, methods in CHANGES_BY_APP.items():
+            path = addresses[name].removeprefix("_allauth/app/v1/")
+            for method, sent in methods.items():
+                if name == "mfa:manage_recovery_codes":
+                    # There are some only beside an app.
+                    kept = Authenticator.objects.create(user=alice, type="totp", data={})
+                    Authenticator.objects.create(user=alice, type="recovery_codes", data={})
+                elif (name, method) == ("mfa:manage_totp", "DELETE"):
+                    kept = Authenticator.objects.create(user=alice, type="totp", data={})
+                    before = ways_of(alice)
+                answer = app.call(method, path, **sent(held))
+                assert answer.status_code == 401, (name, method, answer.content)
+                flows = {flow["id"] for flow in answer.json()["data"]["flows"]}
+                assert "reauthenticate" in flows, (name, method)
+        assert ways_of(alice) == before
+        assert is_signed_in(home)
+        assert kept
+        # The password: nothing but the current one changes it, however fresh the proof.
+        for current in ({}, {"current_password": ""}, {"current_password": "wrong"}):
+            sent_now = {**current, "new_password": NEW}
+            assert app.call("POST", "account/password/change", **sent_now).status_code == 400
+        alice.refresh_from_db()
+        assert alice.check_password(PASSWORD)
 
 
 def test_v7_5_2_the_list_shows_each_session_and_ends_any(alice: User, home: Client) -> None:

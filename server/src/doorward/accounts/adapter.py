@@ -7,6 +7,8 @@ for apps (headless) alike.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -44,12 +46,16 @@ from doorward.accounts import (
     letting_in,
     lockout,
     passwords,
+    proving_again,
+    second_step_tries,
     sessions,
     signup,
     staying_gone,
     two_factor_events,
     unlock,
 )
+from doorward.accounts.letting_in import BROWSER_HEADER
+from doorward.accounts.letting_in import browser_proof as browser_proof
 from doorward.accounts.models import User, canonical_email
 from doorward.accounts.origin import Origin as Origin
 from doorward.accounts.origin import origin_of as origin_of
@@ -72,7 +78,6 @@ LOGIN_CODE_MAIL: Final = "account/email/login_code"
 # email_change.py has told both addresses already, with the way to take it back.
 ADDRESS_CHANGED_MAIL: Final = "account/email/email_changed"
 SIGNED_IN: Final = "account/messages/logged_in.txt"
-BROWSER_HEADER: Final = "X-Known-Browser"
 # allauth has these mails written before it says that the password is another one. They tell what
 # ended by it, so it ends first.
 WRITTEN_BEFORE_THE_END: Final = frozenset(
@@ -169,26 +174,29 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
 
     def reauthenticate(self, user: User, password: str) -> bool:
         """Tell whether this is the person's password; after too many tries end the session."""
-        request = allauth_context.request
-        origin = origin_of(request)
-        windows = (
-            (lockout.REAUTHENTICATION, str(user.pk)),
-            (lockout.REAUTHENTICATION_DAY, str(user.pk)),
-        )
-        if not lockout.allow(*windows):
-            trail.record(
-                "account.reauthentication.locked", actor=user, ip=origin.ip, agent=origin.agent
-            )
-            self.logout(request)
-            return False
+        was_right = self.begin_proving_again(user)
+        origin = origin_of(allauth_context.request)
         found = _checked(credentials.look_up(user.email, []), password)
         if found is None or found.user.pk != user.pk:
             trail.record(
                 "account.reauthentication.failed", actor=user, ip=origin.ip, agent=origin.agent
             )
             return False
-        lockout.reset(windows[0])
+        was_right()
         return True
+
+    def begin_proving_again(self, user: User) -> Callable[[], None]:
+        """Count a proof of who this is, by any way; returns what to call when it was right.
+
+        After too many the session ends. Raises ImmediateHttpResponse.
+        """
+        request = allauth_context.request
+        origin = origin_of(request)
+        try:
+            return proving_again.begin(user, ip=origin.ip, agent=origin.agent)
+        except proving_again.TooMany as many:
+            self.logout(request)
+            raise ImmediateHttpResponse(_signed_out(request, many.wait)) from None
 
     def set_password(self, user: User, password: str) -> None:
         """Store the password, unless it or a way to sign in was changed since ``user`` was read.
@@ -228,9 +236,7 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
         """Have the account know this browser from now on; tell of a new one."""
         origin, proof = origin_of(request), browser_proof(request)
         underway = letting_in.underway(request)
-        if user.email not in underway.browsers:
-            underway.browsers[user.email] = browsers.find(proof, user.email)
-        browser = underway.browsers[user.email]
+        browser = letting_in.known_browser(request, user.email)
         known = browser is not None
         if not known:
             # Its owner went all the way in by a browser it did not know: the ladder begins anew.
@@ -296,8 +302,9 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
 
 def _may_have_another_code(email: str) -> bool:
     # Only who typed the right password causes these. So they are told, where a stranger is not.
-    owner = f"mailed {canonical_email(email)}"
-    if lockout.allow((lockout.CODE_HOUR, owner), (lockout.CODE_DAY, owner)):
+    address = canonical_email(email)
+    browser = letting_in.known_browser(allauth_context.request, address)
+    if lockout.allow(*second_step_tries.sent(f"mailed {address}", browser=browser)):
         return True
     messages.error(
         allauth_context.request,
@@ -322,12 +329,6 @@ def site_link(url: str) -> str:
     return f"{settings.SITE_URL}{parts.path}{'?' + parts.query if parts.query else ''}"
 
 
-def browser_proof(request: HttpRequest) -> str:
-    """Return what the browser (by cookie) or app (by header) shows to prove that it is known."""
-    shown = request.COOKIES.get(settings.BROWSER_COOKIE_NAME, "")
-    return (shown or request.headers.get(BROWSER_HEADER, ""))[:1000]
-
-
 class KnownBrowsers:
     """Hands out the proof of a known browser, and counts codes before they are looked at."""
 
@@ -339,6 +340,9 @@ class KnownBrowsers:
         response = self._get_response(request)
         letting_in.settle(request)
         proof = getattr(request, "known_browser", "")
+        if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+            # allauth's own limits are by the minute (settings), and it does not say so.
+            response.headers.setdefault("Retry-After", "60")
         if proof and is_headless_path(request):
             response.headers[BROWSER_HEADER] = proof
         elif proof:
@@ -390,10 +394,10 @@ def is_headless_path(request: HttpRequest) -> bool:
     return request.path.startswith("/_allauth/")
 
 
-def too_many(request: HttpRequest, locked: lockout.Locked) -> HttpResponse:
+def too_many(request: HttpRequest, locked: lockout.Locked, words: str = "") -> HttpResponse:
     """Return the answer 429, as JSON for apps and as a page for people."""
     if is_headless_path(request):
-        error = {"message": str(words_for(locked)), "code": "too_many_tries"}
+        error = {"message": words or str(words_for(locked)), "code": "too_many_tries"}
         response: HttpResponse = JsonResponse({"status": 429, "errors": [error]}, status=429)
     else:
         response = ratelimit.respond_429(request)
@@ -417,6 +421,14 @@ def _over(request: HttpRequest) -> HttpResponse:
     request.user = AnonymousUser()
     messages.error(request, gettext("Something changed meanwhile. Sign in again."))
     return redirect("account_login")
+
+
+def _signed_out(request: HttpRequest, wait: timedelta) -> HttpResponse:
+    words = str(AccountAdapter.error_messages["too_many_login_attempts"])
+    if is_headless_path(request):
+        return too_many(request, lockout.Locked(wait), words)
+    messages.error(request, words)
+    return redirect(settings.LOGIN_URL)
 
 
 def _changed_meanwhile(request: HttpRequest) -> HttpResponse:

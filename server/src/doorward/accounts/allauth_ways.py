@@ -14,13 +14,14 @@ import segno
 from allauth.account.adapter import get_adapter as account_adapter
 from allauth.account.utils import user_display, user_pk_to_url_str
 from allauth.core import context
+from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.mfa.adapter import DefaultMFAAdapter
 from django.conf import settings
 from django.db import transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from doorward.accounts import letting_in, lockout, remembered, sessions
+from doorward.accounts import adapter, letting_in, lockout, remembered, second_step_tries, sessions
 from doorward.accounts.factors import sealed_text
 from doorward.accounts.models import User
 from doorward.accounts.origin import origin_of
@@ -84,26 +85,58 @@ class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc]  # allauth ships no t
         }
 
 
-def count_try(user: User, error_key: str | None = None) -> Callable[[], None]:
-    """Count a second step's try before it is compared; returns what to call when it was right.
+def count_try(user: User) -> Callable[[], None]:
+    """Count a code before it is compared; returns what to call when it was right.
 
-    Raises ValidationError when there were too many.
+    Raises ValidationError (pages) or ImmediateHttpResponse (apps) when there were too many.
     """
-    network = lockout.network_of(origin_of(context.request).ip)
-    own = (lockout.CODE, f"second step {user.pk}")
-    longer = (
-        (lockout.CODE_HOUR, f"second step {user.pk}"),
-        (lockout.CODE_DAY, f"second step {user.pk}"),
-        (lockout.CODE_NETWORK, f"second step {network}"),
+    if _proves_again(user):
+        return _proving_again(user)
+    browser = letting_in.known_browser(context.request, user.email)
+    ip = origin_of(context.request).ip
+    return begin(second_step_tries.codes(user.pk, browser=browser, ip=ip))
+
+
+def count_passkey(user: User) -> Callable[[], None]:
+    """Count a passkey before it is looked at: beside the codes, whose wrong tries don't matter."""
+    if _proves_again(user):
+        return _proving_again(user)
+    browser = letting_in.known_browser(context.request, user.email)
+    return begin(second_step_tries.passkeys(browser=browser, ip=origin_of(context.request).ip))
+
+
+def count_new_app(user: User, error_key: str) -> Callable[[], None]:
+    """Count the code of an app that is being added: no stranger's code has a part in it."""
+    own = f"new app {user.pk}"
+    return begin(
+        ((lockout.CODE, own), (lockout.CODE_HOUR, own), (lockout.CODE_DAY, own)), error_key
     )
-    wait = lockout.full(own, *longer)
-    if wait is not None:
-        raise account_adapter().validation_error(error_key or "too_many_login_attempts")
 
-    def was_right() -> None:
-        lockout.reset(own)
-        lockout.give_back(*longer)
 
+def begin(
+    windows: second_step_tries.Windows, error_key: str = "too_many_login_attempts"
+) -> Callable[[], None]:
+    """Count a try; returns what to call when it was right.
+
+    Raises ValidationError (pages) or ImmediateHttpResponse (apps) when there were too many.
+    """
+    try:
+        return second_step_tries.begin(windows)
+    except lockout.Locked as locked:
+        refusal = account_adapter().validation_error(error_key)
+        if not adapter.is_headless_path(context.request):
+            raise refusal from None
+        answer = adapter.too_many(context.request, locked, refusal.message)
+        raise ImmediateHttpResponse(answer) from None
+
+
+def _proves_again(user: User) -> bool:
+    # Who is signed in already: no second step is under way in that session.
+    return bool(context.request.user.pk == user.pk)
+
+
+def _proving_again(user: User) -> Callable[[], None]:
+    was_right: Callable[[], None] = account_adapter().begin_proving_again(user)
     return was_right
 
 
@@ -197,8 +230,8 @@ def install() -> None:
         (recovery_auth, "RecoveryCodes", recovery_codes.RecoveryCodes),
         (recovery_flows, "RecoveryCodes", recovery_codes.RecoveryCodes),
         (base_forms, "check_rate_limit", count_try),
-        (totp_forms, "check_rate_limit", count_try),
-        (webauthn_forms, "check_rate_limit", count_try),
+        (totp_forms, "check_rate_limit", count_new_app),
+        (webauthn_forms, "check_rate_limit", count_passkey),
         (trust, "is_trusted_browser", is_trusted_browser),
         (trust, "trust_browser", trust_browser),
         (UserSessionManager, "purge_and_list", sessions.purge_and_list),

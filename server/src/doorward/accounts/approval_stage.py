@@ -9,7 +9,7 @@ from allauth.account.internal.flows.login import record_authentication
 from allauth.account.internal.stagekit import stash_login
 from django.utils import timezone
 
-from doorward.accounts import approvals, two_factor
+from doorward.accounts import approvals, letting_in, two_factor
 from doorward.accounts.models import Approval
 from doorward.accounts.origin import origin_of
 from doorward.accounts.two_factor import Way
@@ -34,7 +34,8 @@ def ask(request: HttpRequest, stage: Any) -> Approval:
     if Way.APPROVAL not in two_factor.standing(user).ways:
         raise NobodyToAsk
     origin = origin_of(request)
-    approval = approvals.ask(user, ip=origin.ip, agent=origin.agent)
+    browser = letting_in.known_browser(request, user.email)
+    approval = approvals.ask(user, ip=origin.ip, agent=origin.agent, browser=browser)
     stage.state[ASKED_BY] = str(approval.pk)
     stash_login(request, stage.login)
     return approval
@@ -60,7 +61,9 @@ def use(request: HttpRequest, stage: Any) -> bool:
     if approval is None:
         return False
     user, origin = stage.login.user, origin_of(request)
-    if not approvals.use(user, approval.pk, ip=origin.ip, agent=origin.agent):
+    browser = letting_in.known_browser(request, user.email)
+    where = {"ip": origin.ip, "agent": origin.agent}
+    if not approvals.use(user, approval.pk, browser=browser, **where):
         return False
     record_authentication(request, user, method=Way.APPROVAL.value)
     return True

@@ -15,8 +15,8 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from doorward.accounts import lockout, recovery_letters, sessions, two_factor
-from doorward.accounts.models import Approval, User
+from doorward.accounts import lockout, recovery_letters, second_step_tries, sessions, two_factor
+from doorward.accounts.models import Approval, KnownBrowser, User
 from doorward.accounts.two_factor import Way
 from doorward.audit import trail
 from doorward.notices import letter as post_office
@@ -57,10 +57,11 @@ class WrongNumber(Exception):
 # -- in the browser that signs in ------------------------------------------------------------------
 
 
-def ask(user: User, *, ip: str, agent: str) -> Approval:
+def ask(user: User, *, ip: str, agent: str, browser: KnownBrowser | None = None) -> Approval:
     """Ask the person's other sessions, at most three times in ten minutes. Raises TooManyPrompts.
 
-    A prompt counts as a try of a second step until it is approved.
+    A prompt counts as a try of a second step until it is approved; ``browser`` is one the person's
+    account knows.
     """
     with transaction.atomic():
         # Held until the row is there, so that no two at once both find room.
@@ -73,7 +74,7 @@ def ask(user: User, *, ip: str, agent: str) -> Approval:
         )
         if len(lately) >= MOST_PROMPTS:
             raise TooManyPrompts(lately[-MOST_PROMPTS] + PROMPTS_WITHIN - now)
-        wait = lockout.full(*_windows(user, ip))
+        wait = lockout.full(*second_step_tries.codes(user.pk, browser=browser, ip=ip))
         if wait is not None:
             raise TooManyPrompts(wait)
         approval = Approval.objects.create(
@@ -102,7 +103,9 @@ def is_waiting(approval: Approval, now: datetime) -> bool:
     return approval.state == State.WAITING and now < approval.expires_at
 
 
-def use(user: User, approval_id: UUID, *, ip: str, agent: str) -> bool:
+def use(
+    user: User, approval_id: UUID, *, ip: str, agent: str, browser: KnownBrowser | None = None
+) -> bool:
     """Use an approval up; of several at once one is told True, and none when it is too old."""
     with transaction.atomic():
         used = Approval.objects.filter(
@@ -110,9 +113,7 @@ def use(user: User, approval_id: UUID, *, ip: str, agent: str) -> bool:
         ).update(state=State.USED)
         if used != 1:
             return False
-        short, *longer = _windows(user, ip)
-        lockout.reset(short)
-        lockout.give_back(*longer)
+        second_step_tries.right(second_step_tries.codes(user.pk, browser=browser, ip=ip))
         two_factor.record_success(user, Way.APPROVAL, ip=ip, agent=agent)
     return True
 
@@ -195,14 +196,3 @@ def _settle(approval: Approval, state: Approval.State) -> None:
 def forget_old(now: datetime) -> int:
     """Delete what was asked a day ago; returns how many."""
     return Approval.objects.filter(asked_at__lt=now - KEPT).delete()[0]
-
-
-def _windows(user: User, ip: str) -> tuple[tuple[lockout.Window, str], ...]:
-    # Those of every second step (allauth_ways.count_try): one ladder, whatever way is tried.
-    own, network = f"second step {user.pk}", f"second step {lockout.network_of(ip)}"
-    return (
-        (lockout.CODE, own),
-        (lockout.CODE_HOUR, own),
-        (lockout.CODE_DAY, own),
-        (lockout.CODE_NETWORK, network),
-    )

@@ -16,10 +16,11 @@ from allauth.account.internal.flows.manage_email import email_already_exists
 from allauth.account.models import EmailAddress
 from allauth.account.utils import has_verified_email, setup_user_email
 from allauth.core.exceptions import ImmediateHttpResponse
+from django.conf import settings
 from django.contrib.auth import SESSION_KEY
 from django.db import transaction
 
-from doorward.accounts import lockout, signup, two_factor
+from doorward.accounts import browsers, lockout, signup, two_factor
 from doorward.accounts.credentials import Asked, Found
 from doorward.accounts.lockout import Try
 from doorward.accounts.models import User, canonical_email
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from doorward.accounts.models import KnownBrowser
 
+BROWSER_HEADER: Final = "X-Known-Browser"
 _KEPT_AT: Final = "signing_in_underway"
 _STAGES_AT: Final = "stages_made"
 
@@ -79,6 +81,20 @@ def underway(request: HttpRequest) -> Underway:
         found = Underway()
         setattr(request, _KEPT_AT, found)
     return found
+
+
+def browser_proof(request: HttpRequest) -> str:
+    """Return what the browser (by cookie) or app (by header) shows to prove that it is known."""
+    shown = request.COOKIES.get(settings.BROWSER_COOKIE_NAME, "")
+    return (shown or request.headers.get(BROWSER_HEADER, ""))[:1000]
+
+
+def known_browser(request: HttpRequest, email: str) -> KnownBrowser | None:
+    """Return the browser that the account of this address knows this one as; asked for once."""
+    found = underway(request)
+    if email not in found.browsers:
+        found.browsers[email] = browsers.find(browser_proof(request), email)
+    return found.browsers[email]
 
 
 def settle(request: HttpRequest) -> None:

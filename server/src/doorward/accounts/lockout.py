@@ -56,6 +56,7 @@ REAUTHENTICATION_DAY: Final = Window("reday", 10, timedelta(hours=24), timedelta
 CODE: Final = Window("code", 5, timedelta(minutes=5), timedelta(minutes=5))
 CODE_HOUR: Final = Window("codehour", 20, timedelta(hours=1), timedelta(hours=1))
 CODE_DAY: Final = Window("codeday", 50, timedelta(hours=24), timedelta(hours=24))
+KNOWN_CODES: Final = Window("codeknown", 100, timedelta(hours=24), timedelta(hours=24))
 SENT_CODE: Final = Window("sent", 3, timedelta(minutes=10), timedelta(minutes=10))
 CODE_NETWORK: Final = Window("codenet", 10, timedelta(minutes=5), timedelta(minutes=5))
 MAIL_HOUR: Final = Window("mail", 3, timedelta(hours=1), timedelta(hours=1))

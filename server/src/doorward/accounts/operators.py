@@ -5,7 +5,7 @@ from __future__ import annotations
 from allauth.mfa.models import Authenticator
 from django.contrib.auth.hashers import make_password
 
-from doorward.accounts import lockout, two_factor
+from doorward.accounts import proving_again, two_factor
 from doorward.accounts.models import User, canonical_email
 from doorward.accounts.two_factor import Way
 from doorward.audit import trail
@@ -33,37 +33,23 @@ def prove(address: str, password: str, code: str) -> User:
         # As much work as for somebody who is one.
         make_password(password)
         raise NotProven
-    asked = (
-        (lockout.REAUTHENTICATION, str(operator.pk)),
-        (lockout.REAUTHENTICATION_DAY, str(operator.pk)),
-    )
-    if not lockout.allow(*asked):
-        trail.record("account.reauthentication.locked", actor=operator, target="command line")
-        raise NotProven
+    try:
+        was_right = proving_again.begin(operator, target="command line")
+    except proving_again.TooMany:
+        raise NotProven from None
     if not operator.check_password(password):
         trail.record("account.reauthentication.failed", actor=operator, target="command line")
         raise NotProven
-    _prove_by_code(operator, code)
-    lockout.reset(asked[0])
-    lockout.give_back(asked[1])
-    return operator
-
-
-def _prove_by_code(operator: User, code: str) -> None:
-    own = f"second step {operator.pk}"
-    short = (lockout.CODE, own)
-    longer = ((lockout.CODE_HOUR, own), (lockout.CODE_DAY, own))
     typed = [Way.APP.value, Way.RECOVERY.value]
     factors = Authenticator.objects.filter(user_id=operator.pk, type__in=typed).order_by("pk")
     if not factors:
+        # Nothing failed: there was no code to be wrong.
+        was_right()
         raise NoFactor
-    if not lockout.allow(short, *longer):
-        raise NotProven
     for factor in factors:
         if factor.wrap().validate_code(code):
-            lockout.reset(short)
-            lockout.give_back(*longer)
+            was_right()
             two_factor.record_success(operator, Way(factor.type), stepping_up=True)
-            return
+            return operator
     two_factor.record_failure(operator, Way.APP, stepping_up=True)
     raise NotProven

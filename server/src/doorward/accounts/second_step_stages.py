@@ -21,9 +21,9 @@ from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from doorward.accounts import lockout, sessions, two_factor
+from doorward.accounts import lockout, second_step_tries, sessions, two_factor
 from doorward.accounts.factors import text_messages
-from doorward.accounts.letting_in import underway
+from doorward.accounts.letting_in import known_browser, underway
 from doorward.accounts.models import SpentSignIn
 
 if TYPE_CHECKING:
@@ -145,8 +145,8 @@ class SecondStepAnswers:
 
     def send_verification_code_sms(self, user: User, phone: str, code: str, **_more: Any) -> None:
         """Text a code to the person's number, which comes sealed; say so when that fails."""
-        owner = f"texted {user.pk}"
-        if not lockout.allow((lockout.CODE_HOUR, owner), (lockout.CODE_DAY, owner)):
+        browser = known_browser(self.request, user.email)
+        if not lockout.allow(*second_step_tries.sent(f"texted {user.pk}", browser=browser)):
             messages.error(self.request, _("Many codes were texted already. Choose another way."))
             return
         try:

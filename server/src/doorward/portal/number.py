@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods, require_POST
 
-from doorward.accounts import lockout, sessions, two_factor
+from doorward.accounts import letting_in, lockout, second_step_tries, sessions, two_factor
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.factors import sealed_text, sent_codes, text_messages
 from doorward.accounts.models import User
@@ -76,13 +76,13 @@ def change(request: HttpRequest) -> HttpResponse:
     form = NumberForm(request.POST or None)
     if request.method != "POST" or not form.is_valid():
         return _page(request, {"form": form, "now": text_messages.masked_number_of(user)})
-    owner = f"texted {user.pk}"
-    if not lockout.allow((lockout.CODE_HOUR, owner), (lockout.CODE_DAY, owner)):
+    browser = letting_in.known_browser(request, user.email)
+    if not lockout.allow(*second_step_tries.sent(f"texted {user.pk}", browser=browser)):
         form.add_error(None, _("Many codes were texted already. Wait an hour."))
         return _page(request, {"form": form})
     sealed, code = sealed_text.seal(form.cleaned_data["number"]), text_messages.draw()
     pending: dict[str, Any] = {"sealed": sealed, "at": time.time()}
-    pending["code"] = sent_codes.keep(pending, f"second step {user.pk}", code)
+    pending["code"] = sent_codes.keep(pending, f"{sent_codes.SECOND_STEP}{user.pk}", code)
     try:
         text_messages.send_code(sealed, code)
     except text_messages.NotSent:

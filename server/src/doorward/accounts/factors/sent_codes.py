@@ -21,10 +21,11 @@ from allauth.core.internal.cryptokit import normalize_user_code
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
-from doorward.accounts import lockout
-from doorward.accounts.models import canonical_email
+from doorward.accounts import allauth_ways, letting_in, lockout, second_step_tries
+from doorward.accounts.models import User, canonical_email
 from doorward.accounts.origin import origin_of
 
+SECOND_STEP: Final = "second step "
 FLOW: Final = "flow"
 _FLOW_BYTES: Final = 16
 _finish: Final = EmailVerificationProcess.finish
@@ -34,7 +35,7 @@ _sign_in_code: Final = LoginCodeVerificationProcess.generate_code
 def draw_to_sign_in(process: Any) -> str:
     """Return a new code to sign in with; only what proves it stays in the session."""
     code: str = _sign_in_code(process)
-    process.state["code"] = keep(process.state, f"second step {process.user.pk}", code)
+    process.state["code"] = keep(process.state, f"{SECOND_STEP}{process.user.pk}", code)
     return code
 
 
@@ -66,8 +67,8 @@ def finish_all_or_nothing(process: Any) -> Any:
 def is_right(*, actual: str, expected: str) -> bool:
     """Tell whether this is the code of the flow that asks; the try is counted before that.
 
-    Raises ValidationError when the person tried too many. A flow that had its three compares no
-    more and answers as for a wrong code.
+    Raises ValidationError (pages) or ImmediateHttpResponse (apps) when the person tried too many. A
+    flow that had its three compares no more and answers as for a wrong code.
     """
     flow, _dot, rest = expected.partition(".")
     owner, _dot, digest = rest.rpartition(".")
@@ -75,18 +76,19 @@ def is_right(*, actual: str, expected: str) -> bool:
         return False
     if not lockout.allow((lockout.SENT_CODE, flow)):
         return False
-    short = (lockout.CODE, owner)
-    longer = [(lockout.CODE_HOUR, owner), (lockout.CODE_DAY, owner)]
-    if owner.startswith("second step "):
-        network = lockout.network_of(origin_of(context.request).ip)
-        longer.append((lockout.CODE_NETWORK, f"second step {network}"))
-    if not lockout.allow(short, *longer):
-        raise get_adapter().validation_error("too_many_login_attempts")
+    was_right = allauth_ways.begin(_windows(owner))
     if not hmac.compare_digest(digest, _digest(flow, actual)):
         return False
-    lockout.reset(short)
-    lockout.give_back(*longer)
+    was_right()
     return True
+
+
+def _windows(owner: str) -> second_step_tries.Windows:
+    if not owner.startswith(SECOND_STEP):
+        return ((lockout.CODE, owner), (lockout.CODE_HOUR, owner), (lockout.CODE_DAY, owner))
+    person = User.objects.get(pk=owner.removeprefix(SECOND_STEP))
+    browser = letting_in.known_browser(context.request, person.email)
+    return second_step_tries.codes(person.pk, browser=browser, ip=origin_of(context.request).ip)
 
 
 def keep(state: dict[str, Any], owner: str, code: str) -> str:
