@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import time_machine
@@ -13,11 +14,18 @@ from django.db.models import F
 from django.test import Client
 from django.utils import timezone
 from server.tests.accounts.second_steps import (
+    RIGHT_KEY,
+    WRONG_KEY,
     App,
     add_app,
+    add_passkey,
     at_once,
+    choose_email,
     code_at,
+    finger,
     is_signed_in,
+    mails_to,
+    newest_code,
     second_step,
     signed_in_tab,
     tab,
@@ -27,8 +35,16 @@ from server.tests.asvs.test_second_step import reset_link
 from server.tests.conftest import PASSWORD
 from server.tests.portal.test_every_page import OPEN, addresses
 
-from doorward.accounts import browsers, tokens
-from doorward.accounts.models import Account, RememberedBrowser, SecondStepChoice, User
+from doorward.accounts import approvals, browsers, lockout, second_step_tries, tokens
+from doorward.accounts.factors import totp
+from doorward.accounts.models import (
+    Account,
+    KnownBrowser,
+    RememberedBrowser,
+    SecondStepChoice,
+    Throttle,
+    User,
+)
 from doorward.audit.models import Event
 from doorward.devices.models import Device
 
@@ -224,6 +240,129 @@ def test_a17_a_stolen_cookie_changes_no_way_to_sign_in(alice: User, home: Client
         thief.post(asked["Location"], {"password": "wrong"})
         assert not SecondStepChoice.objects.filter(user=alice, by_email=True).exists()
         assert Authenticator.objects.filter(user=alice).count() == 2
+
+
+def test_n1_a_thief_with_the_password_shuts_out_neither_her_browser_nor_her_passkey(
+    alice: User, home: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at = finger(monkeypatch)
+    with time_machine.travel(timezone.now(), tick=False) as clock:
+        seed, _codes = add_app(home)
+        add_passkey(alice)
+        phone = App()
+        phone.call("POST", "auth/login", email=alice.email, password=PASSWORD)
+        clock.shift(timedelta(minutes=1))
+        signed_in = phone.call("POST", "auth/2fa/authenticate", code=code_at(seed))
+        phone_is_known_by = signed_in["X-Known-Browser"]
+        home.post("/logout/")
+        compared = wrong_codes(monkeypatch)
+        # A day of it, from the network she is in herself.
+        for _turn in range(90):
+            thief = tab("Thief/1.0")
+            type_password(thief, alice.email)
+            for _ in range(3):
+                second_step(thief, "000000")
+            thief.post("/account/security/authenticate/", {"credential": WRONG_KEY})
+            clock.shift(timedelta(minutes=16))
+        assert len(compared) == lockout.CODE_DAY.most
+        # A browser she never used has to wait, too; but not with her passkey.
+        new = tab()
+        type_password(new, alice.email)
+        second_step(new, code_at(seed))
+        assert not is_signed_in(new)
+        type_password(new, alice.email)
+        assert looked_at.count("right") == 0
+        new.post("/account/security/authenticate/", {"credential": RIGHT_KEY})
+        new.post("/account/security/trust/", {"action": "skip"})
+        assert is_signed_in(new)
+        type_password(home, alice.email)
+        second_step(home, code_at(seed))
+        assert is_signed_in(home)
+        clock.shift(timedelta(minutes=1))
+        phone = App()
+        phone.client.defaults["HTTP_X_KNOWN_BROWSER"] = phone_is_known_by
+        phone.call("POST", "auth/login", email=alice.email, password=PASSWORD)
+        answer = phone.call("POST", "auth/2fa/authenticate", code=code_at(seed))
+        assert answer.status_code == 200
+
+
+def test_n1_a_thief_who_has_codes_mailed_uses_up_none_of_hers(
+    alice: User, home: Client, settings: Any
+) -> None:
+    choose_email(home)
+    home.post("/logout/")
+    thief = tab("Thief/1.0")
+    for _ in range(lockout.CODE_HOUR.most + 1):
+        type_password(thief, alice.email)
+        thief.post("/login/code/confirm/", {"code": "WRONG"})
+    before = len(mails_to(alice.email))
+    type_password(home, alice.email)
+    assert len(mails_to(alice.email)) == before + 1
+    home.post("/login/code/confirm/", {"code": newest_code(alice.email, settings)})
+    home.post("/account/security/trust/", {"action": "skip"})
+    assert is_signed_in(home)
+
+
+def test_n1_her_browser_asks_to_be_approved_after_a_thiefs_wrong_codes(
+    alice: User, home: Client
+) -> None:
+    strangers = second_step_tries.codes(alice.pk, browser=None, ip="192.0.2.1")
+    while lockout.allow(*strangers):
+        pass
+    with pytest.raises(approvals.TooManyPrompts):
+        approvals.ask(alice, ip="192.0.2.2", agent="")
+    hers = browsers.find(home.cookies["dw_dev"].value, alice.email)
+    assert hers is not None
+    asked = approvals.ask(alice, ip="192.0.2.1", agent="", browser=hers)
+    approvals.approve(alice, asked.pk, str(asked.number), is_proven=True, ip="", agent="")
+    assert approvals.use(alice, asked.pk, ip="192.0.2.1", agent="", browser=hers)
+    # What was right is given back where it was taken.
+    assert not lockout.allow(*strangers)
+    assert not Throttle.objects.filter(pk__startswith="w:codeknown", count__gt=0).exists()
+
+
+def test_row30_all_guesses_of_a_day_stay_bounded_however_many_browsers_are_known(
+    alice: User,
+) -> None:
+    for _ in range(6):
+        browsers.add(alice, "", ip="192.0.2.1", agent="")
+    known = list(KnownBrowser.objects.filter(user=alice))
+    assert len(known) == 6
+    guesses = {True: 0, False: 0}
+    with time_machine.travel(timezone.now(), tick=False) as clock:
+        for minute in range(0, 24 * 60, 6):
+            for browser in (None, *known):
+                for _ in range(5):
+                    ip = f"198.51.100.{minute // 6 % 250}"
+                    at = second_step_tries.codes(alice.pk, browser=browser, ip=ip)
+                    guesses[browser is not None] += lockout.allow(*at)
+            clock.shift(timedelta(minutes=6))
+    assert guesses == {False: lockout.CODE_DAY.most, True: lockout.KNOWN_CODES.most}
+
+
+def test_a_known_browser_that_fails_waits_as_any_other(alice: User, home: Client) -> None:
+    seed, _codes = add_app(home)
+    home.post("/logout/")
+    type_password(home, alice.email)
+    for _ in range(5):
+        second_step(home, "000000")
+    type_password(home, alice.email)
+    second_step(home, code_at(seed))
+    assert not is_signed_in(home)
+
+
+def wrong_codes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the wrong codes that are really compared with the app's, from here on."""
+    seen: list[str] = []
+    real = totp.step_of
+
+    def step_of(seed: str, code: str) -> int | None:
+        if code == "000000":
+            seen.append(code)
+        return real(seed, code)
+
+    monkeypatch.setattr(totp, "step_of", step_of)
+    return seen
 
 
 def test_a20_a_link_to_reset_works_once_newest_only_and_an_hour(alice: User) -> None:

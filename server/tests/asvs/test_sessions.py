@@ -6,11 +6,14 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import time_machine
+from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
+from allauth.mfa.webauthn.internal import auth as webauthn
 from allauth.usersessions.models import UserSession
 from django.conf import settings as django_settings
 from django.contrib.sessions.models import Session
@@ -18,9 +21,12 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from server.tests.access.addresses import APPS, every_address
 from server.tests.accounts.second_steps import (
+    CREDENTIAL,
     App,
     add_app,
+    add_passkey,
     code_at,
     is_signed_in,
     prove_again,
@@ -320,6 +326,7 @@ def test_v7_5_1_an_app_is_asked_again_too(alice: User) -> None:
     with time_machine.travel(timezone.now(), tick=False) as clock:
         app = App()
         app.call("POST", "auth/login", email=alice.email, password=PASSWORD)
+        seed = ""
         for minutes in (0, 16):
             if minutes:
                 assert app.call("POST", "auth/reauthenticate", password=PASSWORD).status_code == 200
@@ -335,78 +342,116 @@ def test_v7_5_1_an_app_is_asked_again_too(alice: User) -> None:
         assert added.status_code == 200, added.content
 
 
-# Each address of an app's account where something can be changed, by which method and with what.
-# Nothing that is sent is wrong: what is missing is a proof of the last 15 minutes.
-CHANGES_BY_APP: dict[str, dict[str, Callable[[Any], dict[str, Any]]]] = {
-    "account:manage_email": {
-        "POST": lambda _: {"email": "alice@example.net"},
-        "PATCH": lambda _: {"email": "alice@example.org", "primary": True},
-        "DELETE": lambda _: {"email": "alice@example.com"},
-    },
-    "mfa:manage_totp": {"POST": lambda held: {"code": code_at(held.seed)}, "DELETE": lambda _: {}},
-    "mfa:manage_recovery_codes": {"GET": lambda _: {}, "POST": lambda _: {}},
-    "mfa:manage_webauthn": {
-        "GET": lambda _: {},
-        "POST": lambda _: {"name": "phone", "credential": CREDENTIAL},
-        "PUT": lambda held: {"id": held.passkey, "name": "thief's"},
-        "DELETE": lambda held: {"authenticators": [held.passkey]},
-    },
-    "usersessions:sessions": {"DELETE": lambda held: {"sessions": [held.other]}},
-}
-# What changes nothing; or is shut; or asks for the password itself, in the same request (below).
-NOTHING_TO_PROVE = {
-    "mfa:authenticators": "a list",
-    "account:manage_phone": "404",
-    "account:change_password": "the current password",
-}
+def a_second_address(alice: User) -> None:
+    EmailAddress.objects.create(user=alice, email="alice@example.com", verified=True)
 
 
-def test_v7_5_1_every_change_by_an_app_takes_a_proof_of_the_last_fifteen_minutes(
+def an_app_and_codes(alice: User) -> None:
+    for kind in ("totp", "recovery_codes"):
+        Authenticator.objects.get_or_create(user=alice, type=kind, data={})
+
+
+def nothing_more(_alice: User) -> None:
+    pass
+
+
+# Each address where an app can change something of its person: by which method, what is there
+# before, and what is sent. Nothing sent is wrong: what is missing is a proof of the last minutes.
+Sent = Callable[[Any], dict[str, Any]]
+CHANGES_BY_APP: list[tuple[str, str, Callable[[User], None], Sent]] = [
+    ("mfa:manage_totp", "POST", nothing_more, lambda held: {"code": code_at(held.seed)}),
+    ("mfa:manage_totp", "DELETE", an_app_and_codes, lambda _: {}),
+    ("mfa:manage_recovery_codes", "GET", an_app_and_codes, lambda _: {}),
+    ("mfa:manage_recovery_codes", "POST", an_app_and_codes, lambda _: {}),
+    ("mfa:manage_webauthn", "GET", nothing_more, lambda _: {}),
+    (
+        "mfa:manage_webauthn",
+        "POST",
+        nothing_more,
+        lambda _: {"name": "thief's", "credential": CREDENTIAL},
+    ),
+    (
+        "mfa:manage_webauthn",
+        "PUT",
+        nothing_more,
+        lambda held: {"id": held.passkey, "name": "thief's"},
+    ),
+    (
+        "mfa:manage_webauthn",
+        "DELETE",
+        nothing_more,
+        lambda held: {"authenticators": [held.passkey]},
+    ),
+    ("account:manage_email", "POST", nothing_more, lambda _: {"email": "thief@example.net"}),
+    (
+        "account:manage_email",
+        "PATCH",
+        a_second_address,
+        lambda _: {"email": "alice@example.com", "primary": True},
+    ),
+    (
+        "account:manage_email",
+        "DELETE",
+        nothing_more,
+        lambda _: {"email": "alice@example.com"},
+    ),
+    (
+        "usersessions:sessions",
+        "DELETE",
+        nothing_more,
+        lambda held: {"sessions": [held.other]},
+    ),
+]
+# What changes nothing, is shut, or asks for the password itself in the same request (below).
+NO_PROOF_ASKED = {"mfa:authenticators", "account:manage_phone", "account:change_password"}
+
+
+def ways_of(alice: User) -> list[Any]:
+    """Return all that an app could change."""
+    return [
+        *Authenticator.objects.filter(user=alice).order_by("pk").values_list("pk", "type", "data"),
+        *EmailAddress.objects.filter(user=alice).order_by("pk").values_list("email", "primary"),
+        *UserSession.objects.filter(user=alice).order_by("pk").values_list("pk"),
+        User.objects.get(pk=alice.pk).password,
+    ]
+
+
+def test_v7_5_1_a17_every_change_by_an_app_takes_a_proof_of_the_last_fifteen_minutes(
     alice: User, home: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webauthn, "parse_registration_response", lambda credential: credential)
     monkeypatch.setattr(webauthn, "complete_registration", lambda credential: credential)
-    addresses = {
-        ":".join(each.namespaces[2:] + [str(each.url_name)]): each.route
-        for each in map(resolve, paths_of_apps())
-        if each.route.startswith(("_allauth/app/v1/account/", "_allauth/app/v1/auth/sessions"))
-        and each.namespaces
+    monkeypatch.setattr(webauthn, "begin_registration", lambda *_: {})
+    paths = {
+        name.removeprefix("headless:app:"): route.removeprefix(APPS)
+        for name, route, _view in every_address()
+        if route.startswith((f"{APPS}account/", f"{APPS}auth/sessions"))
+        and name.startswith("headless:")
     }
-    assert set(addresses) == CHANGES_BY_APP.keys() | NOTHING_TO_PROVE.keys()
+    assert paths.keys() == {name for name, *_ in CHANGES_BY_APP} | NO_PROOF_ASKED
     with time_machine.travel(timezone.now(), tick=False) as clock:
-        EmailAddress.objects.create(user=alice, email="alice@example.com", verified=False)
         app = App()
         app.call("POST", "auth/login", email=alice.email, password=PASSWORD)
         assert app.call("POST", "auth/reauthenticate", password=PASSWORD).status_code == 200
         secret = app.call("GET", "account/authenticators/totp").json()["meta"]["secret"]
-        passkey = add_passkey(alice)
         other = UserSession.objects.get(session_key=kept_as(id_of(home)))
-        held = SimpleNamespace(seed=secret, passkey=passkey.pk, other=other.pk)
+        held = SimpleNamespace(seed=secret, passkey=add_passkey(alice).pk, other=other.pk)
         clock.shift(timedelta(minutes=15, seconds=1))
-        before = ways_of(alice)
-        for name, methods in CHANGES_BY_APP.items():
-            path = addresses[name].removeprefix("_allauth/app/v1/")
-            for method, sent in methods.items():
-                if name == "mfa:manage_recovery_codes":
-                    # There are some only beside an app.
-                    kept = Authenticator.objects.create(user=alice, type="totp", data={})
-                    Authenticator.objects.create(user=alice, type="recovery_codes", data={})
-                elif (name, method) == ("mfa:manage_totp", "DELETE"):
-                    kept = Authenticator.objects.create(user=alice, type="totp", data={})
-                    before = ways_of(alice)
-                answer = app.call(method, path, **sent(held))
-                assert answer.status_code == 401, (name, method, answer.content)
-                flows = {flow["id"] for flow in answer.json()["data"]["flows"]}
-                assert "reauthenticate" in flows, (name, method)
-        assert ways_of(alice) == before
-        assert is_signed_in(home)
-        assert kept
-        # The password: nothing but the current one changes it, however fresh the proof.
+        before: list[Any] = []
+        for name, method, prepare, sent in CHANGES_BY_APP:
+            prepare(alice)
+            before = ways_of(alice)
+            answer = app.call(method, paths[name], **sent(held))
+            assert answer.status_code == 401, (name, method, answer.content)
+            flows = {flow["id"] for flow in answer.json()["data"]["flows"]}
+            assert "reauthenticate" in flows, (name, method)
+            assert ways_of(alice) == before, (name, method)
+        # The password is changed by the current one in the same request, and by nothing else.
         for current in ({}, {"current_password": ""}, {"current_password": "wrong"}):
-            sent_now = {**current, "new_password": NEW}
-            assert app.call("POST", "account/password/change", **sent_now).status_code == 400
-        alice.refresh_from_db()
-        assert alice.check_password(PASSWORD)
+            given = {**current, "new_password": NEW}
+            assert app.call("POST", paths["account:change_password"], **given).status_code == 400
+        assert app.call("POST", paths["account:manage_phone"], phone="+491").status_code == 404
+        assert ways_of(alice) == before
 
 
 def test_v7_5_2_the_list_shows_each_session_and_ends_any(alice: User, home: Client) -> None:
