@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
@@ -40,12 +41,17 @@ def origin_of(request: HttpRequest | None) -> Origin:
 
 
 def _origin_of(request: HttpRequest) -> Origin:
-    ip = request.META.get("REMOTE_ADDR", "")
+    return Origin(ip=address_in(request.META), agent=request.META.get("HTTP_USER_AGENT", "")[:300])
+
+
+def address_in(environ: Mapping[str, Any]) -> str:
+    """Return the address behind a request that WSGI describes so."""
+    ip = environ.get("REMOTE_ADDR", "")
     if settings.TRUSTED_PROXIES:
-        hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")]
+        hops = [hop.strip() for hop in environ.get("HTTP_X_FORWARDED_FOR", "").split(",")]
         if len(hops) >= settings.TRUSTED_PROXIES:
             ip = hops[-settings.TRUSTED_PROXIES]
-    return Origin(ip=_in_one_spelling(ip), agent=request.META.get("HTTP_USER_AGENT", "")[:300])
+    return _in_one_spelling(ip)
 
 
 @lru_cache(maxsize=4096)

@@ -11,7 +11,8 @@ import threading
 from doorward.starters import leash
 from doorward.starters.supervisor import Child, Supervisor, say
 
-# A client that has not sent its headers by then is cut (drill D13, slow senders).
+# A client that has not sent its headers by then is cut (drill D13, slow senders); for bodies see
+# portal/arrival.py.
 HEADER_TIMEOUT_MS = 15_000
 DRAIN_SECONDS = 10
 # Longer than a device waits for news, so that its next call finds the connection open.
@@ -32,12 +33,11 @@ def portal() -> None:
     logs.configure(settings.LOG_FORMAT)
     leash.follow_supervisor()
     Granian(
-        "doorward.portal.wsgi:application",
+        "doorward.portal.wsgi:arrivals",
         address=settings.HOST,
         port=settings.PORT,
-        interface=Interfaces.WSGI,
+        interface=Interfaces.RSGI,
         workers=settings.PORTAL_PROCESSES,
-        blocking_threads=settings.PORTAL_THREADS,
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
         websockets=False,
