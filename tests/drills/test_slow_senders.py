@@ -117,7 +117,9 @@ def the_form(server: Server) -> Form:
     finally:
         line.close()
     cookies = [
-        value.partition(";")[0] for name, value in answer.getheaders() if name == "Set-Cookie"
+        value.partition(";")[0]
+        for name, value in answer.getheaders()
+        if name.lower() == "set-cookie"
     ]
     token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)
     assert token, page
@@ -234,9 +236,8 @@ def test_d12_who_resets_in_the_middle_of_a_body_leaves_nothing(door: Server) -> 
 
 
 def test_a65_who_reads_no_answer_holds_no_thread(door: Server) -> None:
-    form = the_form(door)
     style = re.search(rb'href="(/static/[^"]+\.css)"', page_of(door, "/login/"))
-    assert style
+    assert style, "the page has a style sheet"
     ask = f"GET {style[1].decode()} HTTP/1.1\r\nHost: localhost:{door.port}\r\n\r\n".encode() * 40
     with contextlib.ExitStack() as stack:
         for _ in range(STALLED):
@@ -249,7 +250,6 @@ def test_a65_who_reads_no_answer_holds_no_thread(door: Server) -> None:
         time.sleep(1)
         waits = [seconds_of(door.port, path) for path in ("/login/", "/health/live") * 3]
     assert max(waits) < ANSWERED_WITHIN_S, waits
-    assert form.token
 
 
 def page_of(server: Server, path: str) -> bytes:
