@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect
 from tests.browser.conftest import SIZES, NewVisitor, Scheme, Visitor, new_address
 from tests.browser.test_from_sign_up_to_threat import PASSWORD, sign_up
-from tests.browser.test_two_step import prove_again, sign_out, take_picture
+from tests.browser.test_two_step import prove_and_do_again, sign_out, take_picture
 
 pytestmark = pytest.mark.browser
 
@@ -127,15 +127,21 @@ def test_invited_joined_promoted_and_gone(
     take_picture(alice, tmp_path, "hand-over")
     hers.get_by_label("Viewer", exact=True).check()
     hers.get_by_role("button", name="Offer the account").click()
-    prove_again(alice)
+
+    def offer() -> None:
+        hers.get_by_label("Viewer", exact=True).check()
+        hers.get_by_role("button", name="Offer the account").click()
+
+    prove_and_do_again(alice, offer)
     expect(hers.get_by_role("heading", name="You offered this account")).to_be_visible()
     alice.look_around("offered")
     dora.open("/account/members/")
     expect(new.get_by_role("heading", name="This account is offered to you")).to_be_visible()
     dora.look_around("an offer")
     take_picture(dora, tmp_path, "offer")
-    new.get_by_role("button", name="Become the owner").click()
-    prove_again(dora)
+    become = new.get_by_role("button", name="Become the owner")
+    become.click()
+    prove_and_do_again(dora, become.click)
     expect(new.get_by_text("The account is yours now.")).to_be_visible()
 
     # Alice leaves, and begins anew.

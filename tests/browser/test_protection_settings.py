@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 from tests.agent_at_work import working_agent
 from tests.browser.conftest import SIZES, NewVisitor, Scheme, Visitor, new_address
 from tests.browser.test_from_sign_up_to_threat import sign_up
-from tests.browser.test_two_step import prove_again, take_picture
+from tests.browser.test_two_step import prove_and_do_again, take_picture
 from tests.conftest import agent
 
 from doorward_agent import database, policy
@@ -116,7 +116,13 @@ def test_a_change_reaches_the_device_is_shown_applied_and_is_taken_back(
         alice.look_around("protecting less")
         take_picture(alice, tmp_path, "weaker")
         page.get_by_role("button", name="Save and tell the devices").click()
-        prove_again(alice)
+
+        def switch_off() -> None:
+            page.get_by_label("Run it by itself").uncheck()
+            page.get_by_role("button", name="See what this changes").click()
+            page.get_by_role("button", name="Save and tell the devices").click()
+
+        prove_and_do_again(alice, switch_off)
         expect(page.get_by_text("Saved as change 2.")).to_be_visible()
 
         alice.open("/protection/versions/2/")

@@ -56,6 +56,10 @@ def test_n14_a_file_is_put_back_as_it_was_and_another_is_deleted(
         page.get_by_label("Password", exact=True).fill(PASSWORD)
         alice.look_around("prove again")
         page.locator("main form button[type=submit]").first.click()
+        expect(page.get_by_text("Nothing was done yet: now do it again.")).to_be_visible()
+        invoice.get_by_role("button", name="Put back").click()
+        expect(page.get_by_role("heading", name="Put this file back?")).to_be_visible()
+        page.get_by_role("button", name="Put back").click()
         expect(page.get_by_text("1 file is on its way back.")).to_be_visible()
         expect(page.get_by_role("row").filter(has_text="invoice.com")).to_have_count(
             0, timeout=15_000

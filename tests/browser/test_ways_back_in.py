@@ -13,7 +13,14 @@ from playwright.sync_api import expect
 from tests.browser.conftest import DESK, PHONE, NewVisitor, new_address
 from tests.browser.test_from_sign_up_to_threat import sign_up
 from tests.browser.test_signing_in_flows import mailed_path
-from tests.browser.test_two_step import is_in, prove_again, sign_out, take_picture, type_password
+from tests.browser.test_two_step import (
+    is_in,
+    prove_again,
+    prove_and_do_again,
+    sign_out,
+    take_picture,
+    type_password,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -28,11 +35,12 @@ def test_a_forgotten_password_and_a_code_by_mail(
     address = new_address("alice")
     sign_up(alice, server, address)
     alice.open("/account/security/")
-    page.get_by_role("button", name="Turn on").click()
+    turn_on = page.get_by_role("button", name="Turn on")
+    turn_on.click()
     expect(page.get_by_role("heading", name="Is it still you?")).to_be_visible()
     assert page.evaluate("document.activeElement.name") == "password"
     take_picture(alice, tmp_path, "asked-again")
-    prove_again(alice)
+    prove_and_do_again(alice, turn_on.click)
     expect(page.get_by_text("From now on we mail you a code")).to_be_visible()
     sign_out(alice)
 

@@ -10,7 +10,7 @@ import time_machine
 from django.test import Client
 from django.utils import timezone
 from server.tests.accounts.second_steps import mails_to
-from server.tests.conftest import person, signed_in
+from server.tests.conftest import PASSWORD, person, signed_in
 from server.tests.portal.stock import device_of
 
 from doorward.accounts import exports, invitations, leaving, members
@@ -109,6 +109,7 @@ def test_a30_a_copy_of_an_account_is_not_fetched_by_who_owns_it_no_more(
     export = exports.ask(alice, HERE)
     assert exports.pack_due(timezone.now()) == 1
     address = f"/account/privacy/export/{export.pk}/"
+    browser.post("/reauthenticate/", {"password": PASSWORD})
     answer = browser.get(address)
     assert answer.status_code == 200
     answer.close()

@@ -379,6 +379,7 @@ def test_row62_v3_2_1_what_is_downloaded_is_no_page(alice: User, alices_account:
     browser = signed_in_tab(alice.email)
     export = exports.ask(alice, Origin("203.0.113.5", ""))
     exports.pack_due(timezone.now())
+    browser.post("/reauthenticate/", {"password": PASSWORD})
     answer = browser.get(f"/account/privacy/export/{export.pk}/")
     assert answer["Content-Disposition"].startswith("attachment; filename=")
     assert answer["X-Content-Type-Options"] == "nosniff"

@@ -130,8 +130,12 @@ def test_n7_a_stolen_cookie_cannot_switch_protection_off(
     asked = alices_browser.post("/protection/save/", {"change": change_in(looked)})
     assert asked["Location"].startswith("/reauthenticate/")
     assert told(kitchen)["quick_scan"]["enabled"] is True
-    # The owner proves it, and the change goes on from where it was.
-    alices_browser.post(asked["Location"], {"password": PASSWORD})
+    # The owner proves it: they come back to the form, and nothing is done unless they do it.
+    back = alices_browser.post(asked["Location"], {"password": PASSWORD}, follow=True)
+    assert back.request["PATH_INFO"] == QUICK
+    assert "Nothing was done yet: now do it again." in back.content.decode()
+    assert told(kitchen)["quick_scan"]["enabled"] is True
+    saved(alices_browser, QUICK, off)
     assert told(kitchen)["quick_scan"]["enabled"] is False
 
 
@@ -370,8 +374,8 @@ def test_an_exclusion_is_added_with_an_end_and_taken_away(
     assert wrong.status_code == 422
     assert "nearly everything" in wrong.content.decode()
     looked = alices_browser.post(here, {"act": "add", "path": "/srv/build", "lasts": "7"})
-    asked = alices_browser.post("/protection/save/", {"change": change_in(looked)})
-    alices_browser.post(asked["Location"], {"password": PASSWORD})
+    alices_browser.post("/reauthenticate/", {"password": PASSWORD})
+    alices_browser.post("/protection/save/", {"change": change_in(looked)})
     (entry,) = told(kitchen)["exclusions"].values()
     assert entry["path"] == "/srv/build"
     assert 6.9 < (entry["until"] / 1000 - time.time()) / 86400 <= 7

@@ -23,7 +23,10 @@ def test_row40_making_a_token_asks_again_who_it_is_and_then_shows_it_once(
     assert not PersonalToken.objects.exists()
     page = alices_browser.get(asked["Location"]).content.decode()
     assert "Is it still you?" in page
-    made = alices_browser.post(asked["Location"], {"password": PASSWORD}, follow=True)
+    back = alices_browser.post(asked["Location"], {"password": PASSWORD}, follow=True)
+    assert "Nothing was done yet: now do it again." in back.content.decode()
+    assert not PersonalToken.objects.exists()
+    made = alices_browser.post("/account/tokens/", WANTED)
     shown = re.search(r'id="token">(dwp_[\w-]+)<', made.content.decode())
     assert shown is not None
     found = tokens.find(shown[1])
@@ -38,9 +41,7 @@ def test_row40_making_a_token_asks_again_who_it_is_and_then_shows_it_once(
 def test_a_token_without_any_right_is_refused_and_the_name_kept(
     alices_browser: Client, alice: User, laptop: Device
 ) -> None:
-    again = alices_browser.post("/account/tokens/", WANTED)["Location"]
-    alices_browser.post(again, {"password": PASSWORD})
-    PersonalToken.objects.all().delete()
+    alices_browser.post("/reauthenticate/", {"password": PASSWORD})
     answer = alices_browser.post("/account/tokens/", {"name": "Nothing", "days": "30"})
     assert answer.status_code == 422
     assert 'value="Nothing"' in answer.content.decode()

@@ -127,8 +127,12 @@ def test_n7_a_stolen_cookie_lets_nothing_be(
     assert told(laptop)["exclusions"] == {}
     assert not Command.objects.exists()
     assert not Ticket.objects.exists()
-    # The owner proves it, and all of it goes on from where it was.
-    alices_browser.post(answer["Location"], {"password": PASSWORD})
+    # The owner proves it: they come back to the form, and nothing is done unless they do it.
+    back = alices_browser.post(answer["Location"], {"password": PASSWORD}, follow=True)
+    assert back.request["PATH_INFO"] == f"/reports/threats/{held.uid}/wrong/"
+    assert "Nothing was done yet: now do it again." in back.content.decode()
+    assert not Command.objects.exists()
+    said(alices_browser, held)
     assert len(told(laptop)["exclusions"]) == 1
     assert Command.objects.count() == 1
 

@@ -21,7 +21,15 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from doorward.accounts import adapter, letting_in, lockout, remembered, second_step_tries, sessions
+from doorward.accounts import (
+    adapter,
+    asking_again,
+    letting_in,
+    lockout,
+    remembered,
+    second_step_tries,
+    sessions,
+)
 from doorward.accounts.factors import sealed_text
 from doorward.accounts.models import User
 from doorward.accounts.origin import origin_of
@@ -190,6 +198,7 @@ def install() -> None:
     from allauth.account.internal.flows import login as login_flows
     from allauth.account.internal.flows import manage_email as email_flows
     from allauth.account.internal.flows import password_reset as reset_flows
+    from allauth.account.internal.flows import reauthentication
     from allauth.account.internal.flows import signup as signup_flows
     from allauth.account.stages import LoginStageController
     from allauth.mfa.base import forms as base_forms
@@ -261,6 +270,8 @@ def install() -> None:
             "request_password_reset",
             transaction.atomic(reset_flows.request_password_reset),
         ),
+        (reauthentication, "suspend_request", asking_again.suspend),
+        (reauthentication, "resume_request", asking_again.resume),
         (login_flows, "is_login_rate_limited", letting_in.is_never_limited),
         (login_flows, "resume_login", letting_in.in_one_commit(login_flows.resume_login)),
         *sent_codes.install(),

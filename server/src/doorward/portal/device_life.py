@@ -11,11 +11,12 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
+from doorward.accounts import asking_again
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.permissions import Act
 from doorward.devices import clones, commands, queries, replacing
 from doorward.devices.models import Device, Twin
-from doorward.portal import devices, members, texts, visits
+from doorward.portal import devices, texts, visits
 from doorward.portal.visits import Visit
 
 
@@ -77,7 +78,7 @@ def replace(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse
         return _page(request, visit, old, error=_("Choose the device that takes its place."))
     if what not in {"here", "code"}:
         raise BadRequest("what")
-    members.prove_again(request)
+    asking_again.first(request)
     if new is None:
         return devices.show_code(request, visit, replaces=old)
     try:

@@ -14,11 +14,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST, require_safe
 
+from doorward.accounts import asking_again
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.permissions import Act
 from doorward.devices import commands, queries, removal, state
 from doorward.devices.models import Device
-from doorward.portal import members, protection, visits
+from doorward.portal import protection, visits
 from doorward.portal.visits import Visit
 from doorward.protection import policy
 from doorward.protection.policy import Delta
@@ -141,7 +142,7 @@ def _remove(request: HttpRequest, visit: Visit, chosen: list[Device]) -> HttpRes
         context = {"visit": visit, "chosen": chosen}
         return render(request, "portal/devices/remove_many.html", context)
     # Whoever only has the open browser takes nobody's devices out.
-    members.prove_again(request)
+    asking_again.first(request, form_at=HERE)
     origin = origin_of(request)
     for device in chosen:
         removal.remove(device, actor=visit.user, ip=origin.ip, agent=origin.agent)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 from uuid import UUID
 
-from allauth.account.decorators import reauthentication_required
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
@@ -17,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from doorward.accounts import invitations, members
+from doorward.accounts import asking_again, invitations, members
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.models import Membership, Role, Shares
 from doorward.accounts.permissions import Act
@@ -227,7 +226,7 @@ def change_role(request: HttpRequest, visit: Visit, person_id: UUID) -> HttpResp
     except ValueError:
         raise Http404 from None
     if role in WEIGHTY:
-        prove_again(request)
+        asking_again.first(request, form_at=f"{HERE}{person_id}/")
     back = redirect(f"{HERE}{person_id}/")
     try:
         members.change_role(
@@ -272,7 +271,7 @@ def remove(request: HttpRequest, visit: Visit, person_id: UUID) -> HttpResponse:
             context,
             status=422 if request.method == "POST" else 200,
         )
-    prove_again(request)
+    asking_again.first(request)
     try:
         members.remove(
             visit.account,
@@ -310,7 +309,7 @@ def hand_over(request: HttpRequest, visit: Visit, person_id: UUID) -> HttpRespon
             context,
             status=422 if request.method == "POST" else 200,
         )
-    prove_again(request)
+    asking_again.first(request)
     try:
         members.offer_ownership(
             visit.account,
@@ -338,7 +337,7 @@ def take_over(request: HttpRequest, visit: Visit) -> HttpResponse:
     waiting = members.offer(visit.account)
     if waiting is None or waiting.taker_id != visit.user.pk:
         raise Http404
-    prove_again(request)
+    asking_again.first(request, form_at=HERE)
     try:
         members.take_ownership(visit.account, visit.user, origin=origin_of(request))
     except members.NoOffer:
@@ -404,11 +403,6 @@ def leave(request: HttpRequest, visit: Visit) -> HttpResponse:
 _ONLY_OWNER: Final = gettext_lazy(
     "You are the only owner. Hand the account over, or make somebody else an owner too, first."
 )
-
-
-@reauthentication_required  # type: ignore[untyped-decorator]  # allauth ships no types
-def prove_again(_request: HttpRequest) -> None:
-    """Have the person prove again that it is them, unless they just did; then the POST goes on."""
 
 
 def _shown(place: Membership) -> str:

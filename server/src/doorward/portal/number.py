@@ -16,7 +16,14 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods, require_POST
 
-from doorward.accounts import letting_in, lockout, second_step_tries, sessions, two_factor
+from doorward.accounts import (
+    asking_again,
+    letting_in,
+    lockout,
+    second_step_tries,
+    sessions,
+    two_factor,
+)
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.factors import sealed_text, sent_codes, text_messages
 from doorward.accounts.models import User
@@ -24,6 +31,7 @@ from doorward.accounts.two_factor_events import changed_elsewhere
 
 PENDING: Final = "number_to_confirm"
 LASTS_S: Final = 600
+HERE: Final = "/account/security/number/"
 
 
 class NumberForm(forms.Form):
@@ -120,6 +128,7 @@ def confirm(request: HttpRequest) -> HttpResponse:
 @login_required
 @reauthentication_required  # type: ignore[untyped-decorator]  # allauth ships no types
 @sessions.while_in
+@asking_again.required(HERE)
 def forget(request: HttpRequest) -> HttpResponse:
     """Forget the number."""
     user, origin = cast(User, request.user), origin_of(request)

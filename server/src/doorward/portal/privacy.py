@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from doorward.accounts import exports, leaving, members, privacy, sessions
+from doorward.accounts import asking_again, exports, leaving, members, privacy, sessions
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.models import User
 from doorward.accounts.privacy_rows import Export
@@ -63,6 +63,7 @@ def _percent(export: Export | None) -> int:
 @login_required
 @reauthentication_required  # type: ignore[untyped-decorator]  # allauth ships no types
 @sessions.while_in
+@asking_again.required(HERE)
 def ask_for_copy(request: HttpRequest) -> HttpResponse:
     """Have a copy of everything packed."""
     exports.ask(cast(User, request.user), origin_of(request))
@@ -72,6 +73,7 @@ def ask_for_copy(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 @login_required
+@asking_again.required(HERE)
 def download(request: HttpRequest, export_id: UUID) -> HttpResponse | FileResponse:
     """Send this person's copy; anybody else's does not exist."""
     user = cast(User, request.user)

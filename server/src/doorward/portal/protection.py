@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from allauth.account.decorators import reauthentication_required
 from django.contrib import messages
 from django.core import signing
 from django.http import Http404, HttpRequest, HttpResponse
@@ -20,6 +19,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from doorward.accounts import asking_again
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.permissions import Act
 from doorward.devices import queries as devices
@@ -279,6 +279,7 @@ def look(
         "account": str(visit.account.pk),
         "base": plan.before.newest,
         "after": after,
+        "back": back,
         "undoes": undoes,
         "carries": dict(beside.carries) if beside is not None else None,
         "deltas": [
@@ -399,7 +400,7 @@ def save(request: HttpRequest, visit: Visit) -> HttpResponse:
         raise Http404
     deltas = deltas_of(change)
     if policy.plan(visit.account, deltas, undoes=change["undoes"]).weaker:
-        prove_again(request)
+        asking_again.first(request, form_at=change.get("back", HERE))
     try:
         version = policy.save(
             visit.account,
@@ -459,11 +460,6 @@ def deltas_of(change: Mapping[str, Any]) -> list[Delta]:
         Delta(each["kind"], UUID(each["subject"]) if each["subject"] else None, each["after"])
         for each in change["deltas"]
     ]
-
-
-@reauthentication_required  # type: ignore[untyped-decorator]  # allauth ships no types
-def prove_again(_request: HttpRequest) -> None:
-    """Have the person prove again that it is them, unless they just did; then the POST goes on."""
 
 
 # -- one device ------------------------------------------------------------------------------------

@@ -15,13 +15,14 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST, require_safe
 
+from doorward.accounts import asking_again
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.models import Shares
 from doorward.accounts.permissions import Act
 from doorward.devices import commands
 from doorward.devices import queries as devices
 from doorward.devices.models import Command
-from doorward.portal import asked, live, members, visits
+from doorward.portal import asked, live, visits
 from doorward.portal.visits import Visit
 from doorward.reports import queries
 from doorward.reports.models import Detection
@@ -96,7 +97,7 @@ def act(request: HttpRequest, visit: Visit) -> HttpResponse:
             "late": commands.RESTORE_DELAY.seconds // 60 if late else 0,
         }
         return render(request, "portal/quarantine/sure.html", context)
-    members.prove_again(request)
+    asking_again.first(request, form_at=HERE)
     done, refused = 0, 0
     for row in chosen:
         try:

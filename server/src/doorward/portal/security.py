@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Final, cast
 from uuid import UUID
 
-from allauth.account.decorators import reauthentication_required
 from allauth.account.internal.flows.login_by_code import LoginCodeVerificationProcess
 from allauth.account.internal.stagekit import stash_login
 from allauth.account.stages import LoginStageController
@@ -19,7 +18,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from doorward.accounts import remembered, sessions, two_factor
+from doorward.accounts import asking_again, remembered, sessions, two_factor
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.factors import text_messages
 from doorward.accounts.models import User
@@ -29,6 +28,7 @@ from doorward.accounts.two_factor_events import changed_elsewhere
 
 ASKED: Final[str] = SecondStepStage.key
 MOST_TRIES: Final = 5
+HERE: Final = "/account/security/"
 
 
 @require_safe
@@ -49,6 +49,7 @@ def overview(request: HttpRequest) -> HttpResponse:
 @login_required
 @reauthentication_required  # type: ignore[untyped-decorator]  # allauth ships no types
 @sessions.while_in
+@asking_again.required(HERE)
 def switch_email(request: HttpRequest) -> HttpResponse:
     """Turn the code by email on or off."""
     user = cast(User, request.user)

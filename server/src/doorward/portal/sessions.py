@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Final, cast
 
 from allauth.account.decorators import reauthentication_required
 from django.contrib import messages
@@ -13,9 +13,11 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
-from doorward.accounts import lockout, session_store, sessions
+from doorward.accounts import asking_again, lockout, session_store, sessions
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.models import User
+
+HERE: Final = "/account/sessions/"
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -56,7 +58,7 @@ def _end_others(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 @login_required
-@reauthentication_required  # type: ignore[untyped-decorator]  # allauth ships no types
+@asking_again.required(HERE)
 def end(request: HttpRequest, session_id: int) -> HttpResponse:
     """End one session of this person's."""
     origin = origin_of(request)

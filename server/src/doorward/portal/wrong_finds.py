@@ -16,6 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods, require_POST
 
+from doorward.accounts import asking_again
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.models import Shares
 from doorward.accounts.permissions import Act
@@ -131,7 +132,7 @@ def save(request: HttpRequest, visit: Visit, uid: UUID) -> HttpResponse:
     carried = change.get("carries") or {}
     if carried.get("threat") != str(threat.uid):
         raise Http404
-    protection.prove_again(request)
+    asking_again.first(request, form_at=f"{_address(threat)}wrong/")
     try:
         done = wrong_finds.put_right(
             visit.account,
