@@ -161,3 +161,10 @@ def test_what_must_be_asked_for_is_not_answered_at_once(
         assert door.answer_at_once(scope, call(copy, seq=1)) is None
 
     with_door(act)
+
+
+def test_row64_v3_4_1_where_the_site_is_http_nothing_is_told_of_https(settings: Any) -> None:
+    assert connections.headers_of_all() == []
+    settings.SECURE_HSTS_SECONDS, settings.SECURE_HSTS_INCLUDE_SUBDOMAINS = 60, True
+    ((name, value),) = connections.headers_of_all()
+    assert (name, value) == ("strict-transport-security", "max-age=60; includeSubDomains")

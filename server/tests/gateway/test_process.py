@@ -123,6 +123,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         "DOORWARD_DATA": str(tmp_path),
         "DOORWARD_DATABASE_URL": "",
         "DOORWARD_DEVICE_PORT": str(port),
+        # Behind a proxy with TLS, as most are.
+        "DOORWARD_SITE_URL": "https://safe.example.org",
         "DJANGO_SETTINGS_MODULE": "doorward.settings",
     }
     prepared = subprocess.run(  # noqa: S603 - our own words
@@ -158,6 +160,38 @@ def test_a42_a_bomb_costs_the_process_little(gateway: Gateway) -> None:
         status, problem = gateway.ask("POST", "/device/v1/reports", bomb, headers)
         assert (status, problem["code"]) == (413, "too-large")
     assert gateway.peak_mib() - before < 32
+
+
+def test_row64_v3_4_1_every_answer_at_the_devices_door_tells_to_stay_with_https(
+    gateway: Gateway,
+) -> None:
+    token = {"Authorization": f"Bearer {gateway.join()}"}
+    call = json.dumps({"boot_id": str(uuid4()), "seq": 1}).encode()
+    seen = set()
+    for method, path, body, headers in (
+        ("GET", "/health/live", b"", {}),
+        ("GET", "/health/ready", b"", {}),
+        ("GET", "/nowhere", b"", {}),
+        ("GET", "/device/v1/check-in", b"", {}),
+        ("POST", "/device/v1/check-in", b"{}", {}),
+        # Answered without ASGI.
+        ("POST", "/device/v1/check-in", call, token),
+        ("POST", "/device/v1/check-in", b"no json", token),
+        ("GET", "/device/v1/settings", b"", token),
+        ("GET", "/definitions/root.json", b"", {}),
+    ):
+        line = gateway.connect()
+        line.request(method, path, body, headers)
+        answer = line.getresponse()
+        told = answer.headers.get_all("Strict-Transport-Security")
+        assert told == ["max-age=31536000; includeSubDomains"], (method, path, answer.status)
+        seen.add(answer.status)
+        line.close()
+    assert seen >= {200, 401, 404, 405, 422}, seen
+    for broken in (b"no HTTP\r\n\r\n", b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 40_000):
+        with socket.create_connection(("127.0.0.1", gateway.port), 30) as wire:
+            wire.sendall(broken)
+            assert b"strict-transport-security: max-age=31536000" in wire.recv(4096)
 
 
 def test_whoever_sends_in_pieces_or_leaves_half_way_is_dealt_with(gateway: Gateway) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
+from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -23,6 +24,19 @@ HEAD_SECONDS: Final = 15.0
 AtOnce = Callable[[Any, bytes], Answer | None]
 
 _open: Final[set[Connection]] = set()
+
+
+def headers_of_all() -> list[tuple[str, str]]:
+    """Return what every answer at this door carries: where the site is https, to stay with that.
+
+    For uvicorn's own list, which it puts together once a second: no answer costs more by it.
+    """
+    if not settings.SECURE_HSTS_SECONDS:
+        return []
+    kept = f"max-age={settings.SECURE_HSTS_SECONDS}"
+    if settings.SECURE_HSTS_INCLUDE_SUBDOMAINS:
+        kept += "; includeSubDomains"
+    return [("strict-transport-security", kept)]
 
 
 class Connection(HttpToolsProtocol):

@@ -64,11 +64,12 @@ def gateway() -> None:
         signal.signal(number, lambda *_: sys.exit(0))
     import uvicorn
 
-    from doorward.gateway.connections import Connection
+    from doorward.gateway.connections import Connection, headers_of_all
 
     config = uvicorn.Config(
         "doorward.gateway.asgi:app",
         http=Connection,
+        headers=headers_of_all(),
         ws="none",
         lifespan="on",
         log_config=None,
