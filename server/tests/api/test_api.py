@@ -15,6 +15,8 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from server.tests.accounts.second_steps import App
+from server.tests.conftest import PASSWORD
 from uuid_utils.compat import uuid7
 
 from doorward.accounts import tokens
@@ -500,6 +502,49 @@ def test_a_device_is_renamed_and_removed(script: Script, laptop: Device, alice: 
     assert is_problem(script.get(f"/devices/{laptop.pk}"), 404)
     event = Event.objects.get(tag="device.removed")
     assert event.actor_id == alice.pk
+
+
+@pytest.mark.django_db
+def test_v7_5_3_no_token_takes_out_a_sixth_device_in_an_hour(
+    script: Script, alice: User, alices_account: Account
+) -> None:
+    devices = [a_device(alices_account, f"laptop {number}") for number in range(8)]
+    another = script_of(alice)
+    with time_machine.travel(timezone.now(), tick=False) as clock:
+        for device in devices[:5]:
+            assert script.call("DELETE", f"/devices/{device.pk}").status_code == 204
+        for caller in (script, another):
+            refused = caller.call("DELETE", f"/devices/{devices[5].pk}")
+            assert is_problem(refused, 403)
+            assert refused.json()["code"] == "forbidden"
+            assert "use the page" in refused.json()["detail"]
+        assert Device.objects.filter(revoked_at=None).count() == 3
+        clock.shift(timedelta(hours=1))
+        assert script.call("DELETE", f"/devices/{devices[5].pk}").status_code == 204
+
+
+@pytest.mark.django_db
+def test_v7_5_3_an_app_proves_again_before_it_takes_out_a_sixth_device_in_an_hour(
+    alice: User, alices_account: Account
+) -> None:
+    app = App()
+    app.call("POST", "auth/login", email=alice.email, password=PASSWORD)
+    devices = [a_device(alices_account, f"laptop {number}") for number in range(7)]
+
+    def remove(device: Device) -> Any:
+        return Client(HTTP_HOST="localhost").delete(
+            f"/api/v1/devices/{device.pk}", headers={"X-Session-Token": app.token}
+        )
+
+    for device in devices[:5]:
+        assert remove(device).status_code == 204
+    refused = remove(devices[5])
+    assert is_problem(refused, 403)
+    assert refused.json()["code"] == "reauthentication-required"
+    assert Device.objects.filter(revoked_at=None).count() == 2
+    assert app.call("POST", "auth/reauthenticate", password=PASSWORD).status_code == 200
+    for device in devices[5:]:
+        assert remove(device).status_code == 204
 
 
 @pytest.mark.django_db

@@ -9,9 +9,10 @@ from uuid import uuid4
 import time_machine
 from django.test import Client
 from django.utils import timezone
+from server.tests.conftest import PASSWORD, signed_in
 from server.tests.portal.stock import device_of, threat_of
 
-from doorward.accounts.models import Account
+from doorward.accounts.models import Account, User
 from doorward.devices.models import Device, EnrollmentCode
 from doorward.reports.models import Disposition
 
@@ -111,6 +112,41 @@ def test_removing_says_what_is_lost_and_happens_only_on_post(
     assert "is removed. Its place is free." in answer.content.decode()
     assert Device.objects.get(pk=laptop.pk).revoked_at is not None
     assert alices_browser.get(f"/devices/{laptop.pk}/").status_code == 404
+
+
+def test_v7_5_3_the_sixth_device_taken_out_in_an_hour_takes_a_fresh_proof(
+    alices_browser: Client, alice: User, account: Account
+) -> None:
+    devices = [device_of(account) for _ in range(9)]
+
+    def left() -> int:
+        return Device.objects.filter(revoked_at=None).count()
+
+    def remove(browser: Client) -> str:
+        device = Device.objects.filter(revoked_at=None).earliest("pk")
+        return str(browser.post(f"/devices/{device.pk}/remove/")["Location"])
+
+    with time_machine.travel(timezone.now(), tick=False) as clock:
+        for _ in range(5):
+            assert remove(alices_browser) == "/devices/"
+        # Neither once more nor from another session of hers.
+        for browser in (alices_browser, signed_in(alice)):
+            asked = remove(browser)
+            assert asked.startswith("/reauthenticate/")
+            assert left() == 4
+        # Looking at the question costs nothing; the answer to it goes on where it was asked.
+        assert alices_browser.get(f"/devices/{devices[6].pk}/remove/").status_code == 200
+        alices_browser.post(asked, {"password": "not hers"})
+        assert left() == 4
+        asked = remove(alices_browser)
+        alices_browser.post(asked, {"password": PASSWORD})
+        assert left() == 3
+        assert remove(alices_browser) == "/devices/"
+        clock.shift(timedelta(minutes=15, seconds=1))
+        assert remove(alices_browser).startswith("/reauthenticate/")
+        clock.shift(timedelta(minutes=45))
+        assert remove(alices_browser) == "/devices/"
+        assert left() == 1
 
 
 def test_row45_charlie_finds_nothing_at_alices_addresses(

@@ -75,6 +75,7 @@ INVITATIONS: Final = Window("invite", 20, timedelta(hours=24), timedelta(hours=2
 INVITATION_MAIL: Final = Window("invitemail", 3, timedelta(hours=24), timedelta(hours=24))
 OFFERS: Final = Window("offer", 5, timedelta(hours=24), timedelta(hours=24))
 NEW_BROWSER_MAIL: Final = Window("newmail", 5, timedelta(hours=24), timedelta(hours=24))
+REMOVALS: Final = Window("remove", 5, timedelta(hours=1), timedelta(0))
 
 # One network may fail for so many different addresses within so long; then it is spraying.
 SPREAD_MOST: Final = 10

@@ -130,8 +130,15 @@ def change_device(
     summary="Remove a device",
 )
 def remove_device(request: HttpRequest, device_id: UUID) -> Status[None]:
-    """Take the device out of the account; its seat is free at once, also when it is offline."""
+    """Take the device out of the account; its seat is free at once, also when it is offline.
+
+    From the sixth within an hour on, prove again who you are first; no token can.
+    """
     caller, origin = callers.of(request, Act.DEVICES_CHANGE), origin_of(request)
     device = finding.device(caller, device_id)
+    if removal.takes_proof(caller.user, by=caller.by):
+        if caller.by == "token":
+            raise Refused("forbidden", "Tokens remove 5 devices in an hour: use the page for more.")
+        caller.must_be_fresh()
     removal.remove(device, actor=caller.user, ip=origin.ip, agent=origin.agent)
     return Status(204, None)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from doorward.accounts import members
+from doorward.accounts import lockout, members
 from doorward.accounts.models import User
 from doorward.accounts.permissions import Act
 from doorward.audit import card_numbers, trail
@@ -17,6 +19,16 @@ from doorward_protocol.messages import MAX_NAME
 
 class NameRefused(ValueError):
     """A device's name must hold 1 to 200 characters and none that only steer the text."""
+
+
+def takes_proof(actor: User, *, by: Literal["session", "token"]) -> bool:
+    """Count a removal that is asked for; tell whether it takes a fresh proof: the 6th in an hour.
+
+    Else a stolen session would take out one by one what it may not take out at once (ASVS 7.5.3).
+    """
+    # For the person, not for each session: a proof gives the session another id, and who has stolen
+    # one may have stolen two.
+    return not lockout.allow((lockout.REMOVALS, f"{by} {actor.pk}"))
 
 
 @transaction.atomic

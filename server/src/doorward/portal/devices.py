@@ -27,6 +27,7 @@ from doorward.devices import clones, enrollment, queries, removal, seats, state
 from doorward.devices.models import Device, Twin
 from doorward.portal import commands as asking
 from doorward.portal import freshness, live, texts, visits
+from doorward.portal.members import prove_again
 from doorward.portal.visits import Visit
 from doorward.protection.definitions import rollout
 from doorward.reports import queries as reports
@@ -310,10 +311,12 @@ def rename(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @visits.may(Act.DEVICES_CHANGE)
 def remove(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
-    """Say what removing the device costs; on POST do it."""
+    """Say what removing the device costs; on POST do it. One of many takes a fresh proof."""
     device = _find(visit, device_id)
     if request.method != "POST":
         return render(request, "portal/devices/remove.html", {"visit": visit, "device": device})
+    if removal.takes_proof(visit.user, by="session"):
+        prove_again(request)
     origin = origin_of(request)
     removal.remove(device, actor=visit.user, ip=origin.ip, agent=origin.agent)
     messages.success(
