@@ -138,6 +138,7 @@ PAGES: Final[dict[str, Place]] = {
     "help": OPEN,
     "help_article": OPEN,
     "theme_choice": OPEN,
+    "zone": OPEN,
     "demo_mailbox": OPEN,
     "manifest": OPEN,
     "policy_reports": OPEN,

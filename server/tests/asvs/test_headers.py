@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +19,19 @@ from django.http import HttpRequest, HttpResponse  # noqa: TID251 - a view is st
 from django.test import Client, RequestFactory
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
-from server.tests.accounts.second_steps import App, signed_in_tab, tab, type_password
+from server.tests.accounts.second_steps import (
+    App,
+    add_app,
+    second_step,
+    signed_in_tab,
+    tab,
+    type_password,
+)
 from server.tests.asvs.test_second_step import reset_link
 from server.tests.conftest import PASSWORD
 from server.tests.portal.stock import device_of
 
+from doorward import settings as ours
 from doorward.accounts import browsers, exports
 from doorward.accounts.models import Account, User
 from doorward.accounts.origin import Origin
@@ -36,6 +45,10 @@ OF_HTTPS = (
     "CSRF_COOKIE_NAME",
     "LANGUAGE_COOKIE_NAME",
     "BROWSER_COOKIE_NAME",
+    "REMEMBERED_COOKIE_NAME",
+    "THEME_COOKIE_NAME",
+    "ZONE_COOKIE_NAME",
+    "SELF_TEST_COOKIE_NAME",
     "SESSION_COOKIE_SECURE",
     "CSRF_COOKIE_SECURE",
     "SECURE_HSTS_SECONDS",
@@ -183,24 +196,86 @@ def test_row60_the_installed_app_keeps_public_files_only(alices_browser: Client)
     assert "alice" not in offline.casefold()
 
 
+class CookieJar(Client):
+    """A browser at the https address that writes down every cookie it is told to keep."""
+
+    def __init__(self) -> None:
+        super().__init__(HTTP_HOST="safe.example.org", raise_request_exception=False)
+        self.told: list[tuple[str, str, Any]] = []
+
+    def request(self, **asked: Any) -> Any:
+        answer = super().request(**{**asked, "wsgi.url_scheme": "https"})
+        where = f"{asked['REQUEST_METHOD']} {asked['PATH_INFO']}"
+        self.told += [(where, *pair) for pair in answer.cookies.items()]
+        return answer
+
+
 @pytest.mark.usefixtures("https")
-def test_row63_v3_3_1_every_cookie_is_bound_to_this_host(alice: User) -> None:
-    browser = there()
-    browser.get("/login/", secure=True)
-    answer = browser.post(
-        "/login/",
-        {"login": alice.email, "password": PASSWORD},
-        secure=True,
-        headers={"Origin": "https://safe.example.org"},
-    )
-    assert answer.status_code == 302, answer.content.decode()
-    assert len(browser.cookies) >= 3
-    for name, cookie in browser.cookies.items():
-        assert name.startswith("__Host-"), name
-        assert cookie["secure"] is True, name
-        assert cookie["httponly"] is True, name
-        assert cookie["samesite"] in {"Lax", "Strict"}, name
-        assert (cookie["path"], cookie["domain"]) == ("/", ""), name
+def test_row63_v3_3_1_every_cookie_of_every_address_is_bound_to_this_host(
+    alice: User, alices_account: Account
+) -> None:
+    browser = CookieJar()
+    type_password(browser, alice.email)
+    seed, codes = add_app(browser)
+    browser.post("/account/theme/", {"theme": "dark"})
+    browser.post("/account/theme/", {"theme": ""})
+    browser.get("/help/self-test/")
+    assert browser.post("/zone/", {"zone": "Asia/Tokyo"}).status_code == 204
+    stranger = CookieJar()
+    for path in every_address():
+        for one in (browser, stranger):
+            for method in ("GET", "POST"):
+                if path != "/logout/":
+                    one.generic(method, path)
+    browser.post("/logout/")
+    type_password(browser, alice.email)
+    second_step(browser, codes[0], remember=True)
+    browser.post("/help/self-test/clear/")
+    kept = set()
+    for where, name, cookie in browser.told + stranger.told:
+        assert name.startswith("__Host-"), (where, name)
+        assert cookie["secure"] is True, (where, name)
+        assert (cookie["path"], cookie["domain"]) == ("/", ""), (where, name)
+        if cookie["max-age"] == 0:
+            continue  # Taken back: there is nothing in it.
+        assert cookie["httponly"] is True, (where, name)
+        assert cookie["samesite"] in {"Lax", "Strict"}, (where, name)
+        kept.add(name)
+    names = {value for name, value in vars(ours).items() if name.endswith("_COOKIE_NAME")}
+    assert {f"__Host-{name}" for name in names - {ours.LANGUAGE_COOKIE_NAME}} == kept
+    # Which nothing sets by now; it would be named like the others.
+    assert f"__Host-{ours.LANGUAGE_COOKIE_NAME}" == django_settings.LANGUAGE_COOKIE_NAME
+    assert seed
+
+
+def test_row63_v3_3_4_no_script_of_ours_keeps_or_reads_a_cookie() -> None:
+    scripts = list((Path(responses.__file__).parent / "static").rglob("*.js"))
+    assert len(scripts) >= 3
+    for script in scripts:
+        assert "document.cookie" not in script.read_text(), script
+        assert "cookieStore" not in script.read_text(), script
+
+
+def test_row63_a_browser_tells_its_zone_by_its_token_alone(alice: User) -> None:
+    browser = Client(HTTP_HOST="localhost", enforce_csrf_checks=True)
+    assert ' data-zone=""' in browser.get("/login/").content.decode()
+    asked = browser.get("/zone/")
+    assert asked["Cache-Control"] == "no-store"
+    assert browser.post("/zone/", {"zone": "Asia/Tokyo"}).status_code == 403
+    told = {"X-CSRFToken": asked.json()["token"]}
+    foreign = {**told, "Origin": "https://evil.example"}
+    assert browser.post("/zone/", {"zone": "Asia/Tokyo"}, headers=foreign).status_code == 403
+    assert ' data-zone=""' in browser.get("/login/").content.decode()
+    assert browser.post("/zone/", {"zone": "Asia/Tokyo"}, headers=told).status_code == 204
+    # The page says what is known, so that it is told once; it asks for no token.
+    page = browser.get("/help/states/").content.decode()
+    assert ' data-zone="Asia/Tokyo"' in page
+    assert "csrfmiddlewaretoken" not in page
+    for wrong in ("", "Mars/Base", "x" * 9000, '"><script>'):
+        assert browser.post("/zone/", {"zone": wrong}, headers=told).status_code == 422
+    assert ' data-zone="Asia/Tokyo"' in browser.get("/login/").content.decode()
+    # What the worker keeps for everybody says nothing of anybody's zone.
+    assert "data-zone" not in browser.get("/offline/").content.decode()
 
 
 @pytest.mark.usefixtures("https")
@@ -282,8 +357,8 @@ def test_row67_v3_4_4_each_page_keeps_to_itself(alices_browser: Client) -> None:
         assert answer["Cross-Origin-Resource-Policy"] == "same-origin", path
 
 
-def changing_routes() -> Iterator[str]:
-    """Every address at the people's door that answers to POST, by asking each of them."""
+def every_address(urlconf: str = "doorward.urls") -> Iterator[str]:
+    """Every address at the people's door, with ids of nothing."""
     nobody = "0193d3a4-0000-7000-8000-000000000000"
 
     def walk(patterns: Any, before: str) -> Iterator[str]:
@@ -297,7 +372,7 @@ def changing_routes() -> Iterator[str]:
                 filled = re.sub(r"\(\?P<\w+>[^)]*\)", "1", filled)
                 yield "/" + filled.replace("\\", "").removesuffix("$")
 
-    yield from walk(get_resolver("doorward.portal.urls").url_patterns, "")
+    yield from walk(get_resolver(urlconf).url_patterns, "")
 
 
 def test_row68_v3_5_1_no_page_changes_anything_without_its_token_or_from_elsewhere(
@@ -309,7 +384,7 @@ def test_row68_v3_5_1_no_page_changes_anything_without_its_token_or_from_elsewhe
     found = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
     assert found is not None
     refused = 0
-    for path in changing_routes():
+    for path in every_address("doorward.portal.urls"):
         if path == "/policy-reports/":
             continue
         answer = browser.post(path, {})
@@ -335,25 +410,25 @@ def test_row68_v3_5_3_reading_changes_nothing(alice: User, path: str) -> None:
     assert browser.get("/account/security/").status_code == 200, "still signed in"
 
 
-@pytest.mark.parametrize(
-    "there",
-    [
-        "//evil.example",
-        "///evil.example",
-        "\\\\evil.example",
-        "/\\evil.example",
-        "https:evil.example",
-        "https://evil.example",
-        "http:///evil.example",
-        "/\t/evil.example",
-        "/\n/evil.example",
-        " //evil.example",
-        "https://localhost@evil.example",
-        "javascript:alert(1)",
-        "data:text/html,x",
-        "//localhost:80@evil.example/",
-    ],
-)
+ELSEWHERE = [
+    "//evil.example",
+    "///evil.example",
+    "\\\\evil.example",
+    "/\\evil.example",
+    "https:evil.example",
+    "https://evil.example",
+    "http:///evil.example",
+    "/\t/evil.example",
+    "/\n/evil.example",
+    " //evil.example",
+    "https://localhost@evil.example",
+    "javascript:alert(1)",
+    "data:text/html,x",
+    "//localhost:80@evil.example/",
+]
+
+
+@pytest.mark.parametrize("there", ELSEWHERE)
 def test_row69_v3_7_2_after_signing_in_one_stays_here(alice: User, there: str) -> None:
     browser = tab()
     answer = browser.post("/login/", {"login": alice.email, "password": PASSWORD, "next": there})
@@ -361,10 +436,28 @@ def test_row69_v3_7_2_after_signing_in_one_stays_here(alice: User, there: str) -
     assert answer["Location"] == "/", answer["Location"]
     out = browser.post("/logout/", {"next": there})
     assert "evil" not in out["Location"]
-    asked = signed_in_tab(alice.email)
-    again = asked.post("/account/reauthenticate/", {"password": PASSWORD, "next": there})
-    assert "evil" not in again.get("Location", "")
-    assert not again.get("Location", "").startswith(("javascript:", "data:"))
+    assert out["Location"] == "/login/"
+    browser = signed_in_tab(alice.email)
+    again = browser.post("/reauthenticate/", {"password": PASSWORD, "next": there})
+    assert (again.status_code, again["Location"]) == (302, "/")
+
+
+@pytest.mark.parametrize("there", ELSEWHERE)
+def test_row69_v3_7_2_after_the_second_step_one_stays_here(
+    alice: User, alices_account: Account, there: str
+) -> None:
+    home = signed_in_tab(alice.email)
+    _seed, codes = add_app(home)
+    browser = tab()
+    asked = browser.post("/login/", {"login": alice.email, "password": PASSWORD, "next": there})
+    assert (asked.status_code, asked["Location"]) == (302, "/account/security/authenticate/")
+    trust = browser.post("/account/security/authenticate/", {"code": codes[0], "next": there})
+    assert (trust.status_code, trust["Location"]) == (302, "/account/security/trust/")
+    opened = browser.post("/account/security/trust/", {"action": "skip", "next": there})
+    assert (opened.status_code, opened["Location"]) == (302, "/")
+    # And where an app is asked for again.
+    again = home.post("/account/security/reauthenticate/", {"code": codes[1], "next": there})
+    assert (again.status_code, again["Location"]) == (302, "/")
 
 
 def test_row69_v3_7_2_a_page_of_ours_is_gone_to(alice: User) -> None:
@@ -373,6 +466,8 @@ def test_row69_v3_7_2_a_page_of_ours_is_gone_to(alice: User) -> None:
         "/login/", {"login": alice.email, "password": PASSWORD, "next": "/devices/?a=b"}
     )
     assert answer["Location"] == "/devices/?a=b"
+    again = browser.post("/reauthenticate/", {"password": PASSWORD, "next": "/devices/?a=b"})
+    assert again["Location"] == "/devices/?a=b"
 
 
 def test_row62_v3_2_1_what_is_downloaded_is_no_page(alice: User, alices_account: Account) -> None:

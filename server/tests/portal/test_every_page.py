@@ -29,6 +29,7 @@ OPEN = {
     "offline",
     "theme_css",
     "theme_choice",
+    "zone",
 }
 # Pages for somebody who has typed the password and goes on; others begin at the beginning.
 BETWEEN = {

@@ -108,11 +108,12 @@ def test_times_are_in_the_persons_zone(alices_browser: Client, alice: User, lapt
     scan = scan_of(laptop, time=moment - timedelta(days=1))
     address = f"/reports/scans/{scan.uid}/"
     assert "12:30 UTC" in alices_browser.get(address).content.decode()
-    alices_browser.cookies["zone"] = "Asia%2FTokyo"
+    assert alices_browser.post("/zone/", {"zone": "Asia/Tokyo"}).status_code == 204
     assert "21:30 JST" in alices_browser.get(address).content.decode()
     alices_browser.post("/account/", {"name": "Alice", "zone": "Pacific/Honolulu"})
     assert "02:30 HST" in alices_browser.get(address).content.decode()
-    alices_browser.cookies["zone"] = "../../etc/passwd"
+    assert alices_browser.post("/zone/", {"zone": "../../etc/passwd"}).status_code == 422
+    alices_browser.cookies["dw_zone"] = "../../etc/passwd"
     assert alices_browser.get(address).status_code == 200
 
 

@@ -150,7 +150,7 @@ def _proving_again(user: User) -> Callable[[], None]:
 
 def is_trusted_browser(request: HttpRequest, user: User) -> bool:
     """Tell whether the person asked not to be asked again in this browser."""
-    return remembered.is_remembered(user, request.COOKIES.get(remembered.COOKIE))
+    return remembered.is_remembered(user, request.COOKIES.get(settings.REMEMBERED_COOKIE_NAME))
 
 
 def trust_browser(request: HttpRequest, user: User, response: HttpResponse) -> None:
@@ -166,8 +166,10 @@ def trust_browser(request: HttpRequest, user: User, response: HttpResponse) -> N
     with transaction.atomic():
         sessions.must_still_be_in(user)
         remembered.remember(user, secret, ip=origin.ip, agent=origin.agent)
+    secret = remembered.secret_in(request.COOKIES.get(settings.REMEMBERED_COOKIE_NAME))
+    remembered.remember(user, secret, ip=origin.ip, agent=origin.agent)
     response.set_cookie(
-        remembered.COOKIE,
+        settings.REMEMBERED_COOKIE_NAME,
         secret,
         max_age=int(remembered.LASTS.total_seconds()),
         path="/",

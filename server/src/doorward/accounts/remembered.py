@@ -19,7 +19,6 @@ from doorward.accounts.models import RememberedBrowser, User
 from doorward.audit import trail
 
 LASTS: Final = timedelta(days=30)
-COOKIE: Final = f"{'__Host-' if settings.SECURE else ''}dw_remembered"
 SECRET_BYTES: Final = 32
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 

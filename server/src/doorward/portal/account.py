@@ -15,10 +15,9 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from doorward.accounts import person
 from doorward.accounts.permissions import Act
-from doorward.portal import visits, zones
+from doorward.portal import cookies, visits, zones
 from doorward.portal.visits import Visit
 
-THEME_COOKIE: Final = "theme"
 THEMES: Final = {
     "": gettext_lazy("As this computer says"),
     "light": gettext_lazy("Light"),
@@ -81,20 +80,13 @@ def choose_theme(request: HttpRequest) -> HttpResponse:
     response = redirect("/account/")
     wanted = request.POST.get("theme", "")
     if wanted in {"light", "dark"}:
-        response.set_cookie(
-            THEME_COOKIE,
-            wanted,
-            max_age=365 * 24 * 3600,
-            secure=settings.SECURE,
-            httponly=True,
-            samesite="Lax",
-        )
+        cookies.keep(response, settings.THEME_COOKIE_NAME, wanted, lasts=cookies.YEAR)
     else:
-        response.delete_cookie(THEME_COOKIE)
+        response.delete_cookie(settings.THEME_COOKIE_NAME)
     return response
 
 
 def theme(request: HttpRequest) -> str:
     """Return ``light`` or ``dark`` as this browser's person chose, or ""."""
-    chosen = request.COOKIES.get(THEME_COOKIE, "")
+    chosen = request.COOKIES.get(settings.THEME_COOKIE_NAME, "")
     return chosen if chosen in {"light", "dark"} else ""

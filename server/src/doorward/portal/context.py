@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.conf import settings
 from django.http import HttpRequest
 
-from doorward.portal import account
+from doorward.portal import account, zones
 
 
 def site(request: HttpRequest) -> dict[str, object]:
@@ -13,6 +13,7 @@ def site(request: HttpRequest) -> dict[str, object]:
     return {
         **brand(),
         "theme": account.theme(request),
+        "browsers_zone": zones.browsers(request),
         "has_secret": has_secret(request),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -17,9 +18,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST, require_safe
 
-from doorward.accounts import remembered
+from doorward.portal import cookies
 
-COOKIE: Final = f"{'__Host-' if settings.SECURE else ''}dw_test"
 VALUE: Final = "here"
 _device = urlsplit(settings.DEVICE_URL)
 DEVICE_DOOR: Final = f"{_device.scheme}://{_device.netloc}"
@@ -39,9 +39,7 @@ def page(request: HttpRequest) -> HttpResponse:
         "device_door_apart": f"{DEVICE_DOOR}" != settings.SITE_URL,
     }
     response = render(request, "portal/help/self-test.html", context)
-    response.set_cookie(
-        COOKIE, VALUE, max_age=600, secure=settings.SECURE, httponly=True, samesite="Lax"
-    )
+    cookies.keep(response, settings.SELF_TEST_COOKIE_NAME, VALUE, lasts=timedelta(minutes=10))
     return response
 
 
@@ -50,7 +48,7 @@ def answer(request: HttpRequest) -> JsonResponse:
     """Tell what the browser sent along, and the time here in milliseconds since 1970."""
     return JsonResponse(
         {
-            "cookie": request.COOKIES.get(COOKIE) == VALUE,
+            "cookie": request.COOKIES.get(settings.SELF_TEST_COOKIE_NAME) == VALUE,
             "now": round(timezone.now().timestamp() * 1000),
         }
     )
@@ -67,6 +65,6 @@ def clear(request: HttpRequest) -> HttpResponse:
     response = redirect("/login/")
     response.headers["Clear-Site-Data"] = '"cache", "storage"'
     response.delete_cookie(settings.CSRF_COOKIE_NAME)
-    response.delete_cookie(remembered.COOKIE)
-    response.delete_cookie(COOKIE)
+    response.delete_cookie(settings.REMEMBERED_COOKIE_NAME)
+    response.delete_cookie(settings.SELF_TEST_COOKIE_NAME)
     return response

@@ -40,6 +40,7 @@ from doorward.portal import (
     tokens,
     unlock,
     wrong_finds,
+    zones,
 )
 
 urlpatterns = [
@@ -207,6 +208,7 @@ urlpatterns = [
     path("offline/", site_files.offline, name="offline"),
     path("password/judge/", password_meter.judge, name="password_judge"),
     path("policy-reports/", policy_reports.take, name="policy_reports"),
+    path("zone/", zones.told, name="zone"),
     path("theme.css", site_files.theme, name="theme_css"),
     path("login/approval/", approvals.ask, name="approval_ask"),
     path("login/approval/wait/", approvals.wait, name="approval_wait"),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Final
-from urllib.parse import unquote
 from zoneinfo import ZoneInfo, available_timezones
 
-from django.http import HttpRequest, HttpResponse
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.middleware.csrf import get_token
 from django.utils import timezone
+from django.views.decorators.http import require_http_methods
 
-COOKIE: Final = "zone"
+from doorward.portal import cookies
 
 
 @cache
@@ -31,8 +32,25 @@ def _known() -> frozenset[str]:
 
 def browsers(request: HttpRequest) -> str:
     """Return the zone this browser says it is in, or "" when it says none we know."""
-    said = unquote(request.COOKIES.get(COOKIE, ""))
+    said = request.COOKIES.get(settings.ZONE_COOKIE_NAME, "")
     return said if said in _known() else ""
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def told(request: HttpRequest) -> HttpResponse:
+    """Keep which zone this browser is in; on GET hand out the token that telling it takes.
+
+    Each page says which zone we know of, and its script tells another once (portal.js). The token
+    is asked for only then: else every page would hold one, also those that have nothing to send.
+    """
+    if request.method != "POST":
+        return JsonResponse({"token": get_token(request)})
+    zone = request.POST.get("zone", "")
+    if zone not in _known():
+        return HttpResponse(status=422)
+    answer = HttpResponse(status=204)
+    cookies.keep(answer, settings.ZONE_COOKIE_NAME, zone, lasts=cookies.YEAR)
+    return answer
 
 
 class PersonsZone:

@@ -89,11 +89,21 @@
   setInterval(walk, 20000);
 
   // --- The server writes times in the person's zone; tell it which one this browser is in.
-  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  if (zone && !document.cookie.includes(`zone=${encodeURIComponent(zone)}`)) {
-    const secure = location.protocol === "https:" ? "; Secure" : "";
-    document.cookie = `zone=${encodeURIComponent(zone)}; Path=/; Max-Age=31536000; SameSite=Lax${secure}`;
-  }
+  //     Once: a zone the server does not know, or cookies that are off, are no reason to ask on every page.
+  const tellZone = async () => {
+    const known = document.documentElement.dataset.zone;
+    const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+    if (known === undefined || !zone || zone === known) return;
+    try {
+      if (sessionStorage.getItem("told-zone") === zone) return;
+      sessionStorage.setItem("told-zone", zone);
+      const { token } = await (await fetch("/zone/")).json();
+      await fetch("/zone/", { method: "POST", headers: { "X-CSRFToken": token }, body: new URLSearchParams({ zone }) });
+    } catch {
+      // Times stay in the zone they are in.
+    }
+  };
+  tellZone();
 
   // --- Live parts ask again every few seconds while somebody is looking, and at once on coming back.
   const tick = () => {
