@@ -87,6 +87,8 @@ PAGES: Final[dict[str, Place]] = {
     "account_found": PERSON,
     "usersessions_list": PERSON,
     "session_end": PERSON,
+    "known_forget": PERSON,
+    "known_forget_others": PERSON,
     "security": PERSON,
     "email_code_switch": PERSON,
     "browsers_forget": PERSON,

@@ -38,9 +38,10 @@ from server.tests.accounts.second_steps import (
 from server.tests.asvs.test_second_step import reset_link
 from server.tests.conftest import PASSWORD
 
-from doorward.accounts import remembered, session_store, sessions, sweeps, tokens
-from doorward.accounts.models import RememberedBrowser, User
+from doorward.accounts import browsers, remembered, session_store, sessions, sweeps, tokens
+from doorward.accounts.models import Account, KnownBrowser, RememberedBrowser, User
 from doorward.accounts.session_store import kept_as
+from doorward.audit.models import Event
 
 NEW = "nine ships in the quiet morning"
 COOKIE = django_settings.SESSION_COOKIE_NAME
@@ -116,6 +117,20 @@ def test_v7_2_4_the_id_changes_at_each_step_and_the_old_one_is_dead(alice: User)
         assert is_signed_in(browser)
         before = after
     assert UserSession.objects.get(user=alice).session_key == kept_as(before)
+
+
+def test_v7_2_4_the_id_from_before_the_very_first_sign_in_is_dead_after_it(alice: User) -> None:
+    browser = tab()
+    # Something to be told later: somebody who never signed in has a session now.
+    browser.post("/help/self-test/clear/")
+    before = id_of(browser)
+    assert [row.session_key for row in Session.objects.all()] == [kept_as(before)]
+    type_password(browser, alice.email)
+    assert is_signed_in(browser)
+    assert id_of(browser) != before
+    assert not is_signed_in(with_id(before))
+    # Nobody who planted it can go on with it, either: there is no such session any more.
+    assert [row.session_key for row in Session.objects.all()] == [kept_as(id_of(browser))]
 
 
 def test_v7_2_4_the_id_from_before_the_second_step_never_opens(alice: User, home: Client) -> None:
@@ -294,6 +309,8 @@ SENSITIVE = [
     ("POST", "/account/security/webauthn/add/"),
     ("POST", "/account/sessions/"),
     ("POST", "/account/sessions/1/end/"),
+    ("POST", "/account/sessions/browsers/forget/"),
+    ("POST", "/account/sessions/browsers/0193d3a4-0000-7000-8000-000000000000/forget/"),
 ]
 WITH_AN_APP = [
     ("GET", "/account/security/totp/deactivate/"),
@@ -475,6 +492,122 @@ def test_v7_5_2_the_list_shows_each_session_and_ends_any(alice: User, home: Clie
     assert is_signed_in(home)
 
 
+FIREFOX = "Mozilla/5.0 (Windows NT 10.0) Gecko/20100101 Firefox/140.0"
+
+
+def proof_of(browser: Client) -> str:
+    return str(browser.cookies[django_settings.BROWSER_COOKIE_NAME].value)
+
+
+def is_known(browser: Client, user: User) -> bool:
+    return browsers.find(proof_of(browser), user.email) is not None
+
+
+def test_v6_5_6_v7_5_2_the_list_shows_each_known_browser_and_forgets_any_after_a_fresh_proof(
+    alice: User, alices_account: Account, home: Client
+) -> None:
+    cafe, other = signed_in_tab(alice.email, FIREFOX), signed_in_tab(alice.email)
+    KnownBrowser.objects.update(network="2001:db8:1:2::")
+    cafe.post("/logout/")
+    listed = home.get("/account/sessions/").content.decode().partition('id="known"')[2]
+    assert listed.count("2001:db8:1:2::") == 3
+    assert listed.count("first seen") == 3
+    assert listed.count("This browser") == 1
+    assert "Firefox on Windows" in listed
+    known = browsers.find(proof_of(cafe), alice.email)
+    assert known is not None
+    assert home.get(f"/account/sessions/browsers/{known.pk}/forget/").status_code == 405
+    asked = home.post(f"/account/sessions/browsers/{known.pk}/forget/")
+    assert asked["Location"].startswith("/reauthenticate/")
+    assert is_known(cafe, alice)
+    told = home.post(asked["Location"], {"password": PASSWORD}, follow=True).content.decode()
+    assert "That browser is a new one from now on." in told
+    assert not is_known(cafe, alice)
+    assert is_known(home, alice)
+    assert is_known(other, alice)
+    assert home.post(f"/account/sessions/browsers/{known.pk}/forget/").status_code == 404
+    (event,) = Event.objects.filter(tag="account.browser.forgotten")
+    assert (event.actor_id, event.target) == (alice.pk, str(known.pk))
+    assert "A known browser was forgotten" in home.get("/account/activity/").content.decode()
+
+
+def test_a_forgotten_browser_is_locked_out_like_any_stranger(alice: User, home: Client) -> None:
+    cafe = signed_in_tab(alice.email, FIREFOX)
+    prove_again(home, "/account/security/webauthn/add/")
+    home.post("/account/sessions/browsers/forget/")
+    cafe.post("/logout/")
+    home.post("/logout/")
+    with time_machine.travel(timezone.now(), tick=False) as clock:
+        for _ in range(5):
+            type_password(tab(), alice.email, "not hers")
+            clock.shift(timedelta(seconds=2))
+        type_password(cafe, alice.email)
+        type_password(home, alice.email)
+        assert (is_signed_in(cafe), is_signed_in(home)) == (False, True)
+
+
+def test_v7_5_2_all_others_are_forgotten_at_once_and_this_one_is_not(
+    alice: User, home: Client
+) -> None:
+    others = [signed_in_tab(alice.email, FIREFOX) for _ in range(3)]
+    asked = home.post("/account/sessions/browsers/forget/")
+    assert asked["Location"].startswith("/reauthenticate/")
+    home.post(asked["Location"], {"password": PASSWORD}, follow=True)
+    assert [is_known(each, alice) for each in (home, *others)] == [True, False, False, False]
+    assert all(is_signed_in(each) for each in others)
+    page = home.get("/account/sessions/").content.decode()
+    assert "Forget all others" not in page
+    assert "This also forgets" not in page
+    # There is nothing left to tell of.
+    home.post("/account/sessions/browsers/forget/")
+    assert Event.objects.filter(tag="account.browser.forgotten").count() == 1
+
+
+def test_v7_5_2_ending_all_other_sessions_forgets_the_other_browsers_and_says_so(
+    alice: User, home: Client
+) -> None:
+    cafe = signed_in_tab(alice.email, FIREFOX)
+    assert "This also forgets" in home.get("/account/sessions/").content.decode()
+    asked = home.post("/account/sessions/")
+    assert is_known(cafe, alice)
+    told = home.post(asked["Location"], {"password": PASSWORD}, follow=True).content.decode()
+    assert "no other browser is known any more" in told
+    assert (is_known(cafe, alice), is_known(home, alice)) == (False, True)
+    assert (is_signed_in(cafe), is_signed_in(home)) == (False, True)
+
+
+def test_row45_charlie_forgets_none_of_alices_browsers(
+    alice: User, home: Client, charlie: User
+) -> None:
+    stranger = signed_in_tab(charlie.email)
+    prove_again(stranger, "/account/security/webauthn/add/")
+    hers = browsers.of(alice)[0]
+    assert stranger.post(f"/account/sessions/browsers/{hers.pk}/forget/").status_code == 404
+    # One computer of both: his page lists, and his button forgets, what his account knows.
+    home.post("/logout/")
+    type_password(home, charlie.email)
+    assert home.get("/account/sessions/").content.decode().count(str(hers.pk)) == 0
+    stranger.post("/account/sessions/browsers/forget/")
+    assert is_known(home, alice)
+    assert not is_known(home, charlie)
+
+
+def test_no_known_browser_and_more_than_are_listed(
+    alice: User, home: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        signed_in_tab(alice.email)
+    monkeypatch.setattr(browsers, "MOST_LISTED", 2)
+    page = home.get("/account/sessions/").content.decode()
+    assert page.count("first seen") == 2
+    assert "These are the 2 seen last." in page
+    assert "Forget all others" in page
+    KnownBrowser.objects.update(revoked_at=timezone.now())
+    page = home.get("/account/sessions/").content.decode()
+    assert "None. The next browser you sign in with is known from then on." in page
+    assert "Forget all others" not in page
+
+
 def test_row45_charlie_ends_none_of_alices_sessions(
     alice: User, home: Client, charlie: User
 ) -> None:
@@ -523,11 +656,11 @@ def test_a_remembered_browser_is_asked_again_after_thirty_days(alice: User, home
         browser = tab()
         type_password(browser, alice.email)
         second_step(browser, code_at(seed), remember=True)
-        secret = browser.cookies[remembered.COOKIE].value
+        secret = browser.cookies[django_settings.REMEMBERED_COOKIE_NAME].value
         for days, asked in ((29, False), (2, True)):
             clock.shift(timedelta(days=days))
             again = tab()
-            again.cookies[remembered.COOKIE] = secret
+            again.cookies[django_settings.REMEMBERED_COOKIE_NAME] = secret
             type_password(again, alice.email)
             assert is_signed_in(again) is not asked
 
@@ -546,6 +679,7 @@ def test_being_signed_in_costs_the_same_queries_however_many_sessions_there_are(
     few = cost()
     for number in range(10):
         signed_in_tab(alice.email, f"Browser/{number}")
+    assert len(browsers.of(alice)) == 13
     assert cost() == few
 
 

@@ -10,9 +10,11 @@ import hashlib
 import secrets
 from datetime import datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
@@ -27,6 +29,8 @@ LINK_LASTS: Final = timedelta(minutes=30)
 # A family's computer: so many people's proofs in one cookie.
 MOST_IN_A_COOKIE: Final = 8
 SEEN_EVERY: Final = timedelta(minutes=5)
+MOST_LISTED: Final = 50
+"""More than these are only counted on as being there: forgetting all others reaches them, too."""
 
 
 class LinkRefused(Exception):
@@ -93,10 +97,54 @@ def seen(known: KnownBrowser, cookie: str, *, ip: str, agent: str) -> str:
     return cookie
 
 
+# -- the list of them, and forgetting -------------------------------------------------------------
+
+
 def of(user: User) -> list[KnownBrowser]:
-    """Return the browsers this person's account knows, the one seen last first."""
-    return list(
-        KnownBrowser.objects.filter(user=user, revoked_at__isnull=True).order_by("-seen_at")
+    """Return the browsers this person's account knows, the one seen last first, by one query.
+
+    At most ``MOST_LISTED`` and one, which says that there are more.
+    """
+    return list(_known_to(user).order_by("-seen_at", "-pk")[: MOST_LISTED + 1])
+
+
+def is_proved(known: KnownBrowser, cookie: str) -> bool:
+    """Tell whether this cookie proves that it is this browser's."""
+    return known.digest in proofs_in(cookie)
+
+
+@transaction.atomic
+def forget(user: User, browser: UUID, *, ip: str = "", agent: str = "") -> bool:
+    """Make one of the person's browsers a stranger to their account; tells whether it was none."""
+    if not _known_to(user).filter(pk=browser).update(revoked_at=timezone.now()):
+        return False
+    _record_forgotten(user, 1, target=str(browser), ip=ip, agent=agent)
+    return True
+
+
+@transaction.atomic
+def forget_others(user: User, cookie: str, *, ip: str = "", agent: str = "") -> int:
+    """Make every browser but the one with this cookie a stranger; returns how many there were."""
+    others = _known_to(user).exclude(digest__in=proofs_in(cookie))
+    count = others.update(revoked_at=timezone.now())
+    if count:
+        _record_forgotten(user, count, ip=ip, agent=agent)
+    return count
+
+
+def _known_to(user: User) -> QuerySet[KnownBrowser]:
+    return KnownBrowser.objects.filter(user=user, revoked_at__isnull=True)
+
+
+def _record_forgotten(user: User, count: int, *, ip: str, agent: str, target: str = "") -> None:
+    trail.record(
+        "account.browser.forgotten",
+        actor=user,
+        target=target,
+        ip=ip,
+        agent=agent,
+        kind="known",
+        count=count,
     )
 
 

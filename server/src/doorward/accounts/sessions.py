@@ -16,6 +16,7 @@ from django.db import connection, transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
+from doorward.accounts import browsers
 from doorward.accounts.credentials import id_in_sql
 from doorward.accounts.models import User
 from doorward.accounts.origin import origin_of
@@ -259,6 +260,18 @@ def end_others(user: User, *, keep: str | None, ip: str = "", agent: str = "") -
     if ended:
         trail.record("account.sessions.ended", actor=user, ip=ip, agent=agent, count=ended)
     return ended
+
+
+@transaction.atomic
+def end_elsewhere(
+    user: User, *, keep: str | None, cookie: str, ip: str = "", agent: str = ""
+) -> None:
+    """End every session but ``keep``, and have the account know only the browser of ``cookie``.
+
+    Who ends them all may have left one where others are: that browser is to be a stranger, too.
+    """
+    end_others(user, keep=keep, ip=ip, agent=agent)
+    browsers.forget_others(user, cookie, ip=ip, agent=agent)
 
 
 def purge_and_list(_manager: Any, user: User) -> list[UserSession]:

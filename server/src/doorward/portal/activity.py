@@ -57,7 +57,8 @@ KINDS: Final[dict[str, tuple[Promise, tuple[str, ...]]]] = {
     "members": (_("Members"), ("account.member", "account.ownership", "account.sharing")),
     "devices": (_("Devices"), ("device.", "protection.")),
 }
-# Icon and words of each event. One that has none yet is shown by its tag: better than not at all.
+# Icon and words of each event, by its tag, or by that and its kind where one tag tells of several.
+# One that has none yet is shown by its tag: better than not at all.
 WORDS: Final[dict[str, tuple[str, Promise]]] = {
     "account.signup": ("home", _("You signed up")),
     "account.signup.taken": ("attention", _("Somebody tried to sign up with your address")),
@@ -80,6 +81,10 @@ WORDS: Final[dict[str, tuple[str, Promise]]] = {
     "account.browser.known": ("laptop", _("A new browser got to be known")),
     "account.browser.remembered": ("laptop", _("A browser is not asked for the second step")),
     "account.browser.forgotten": ("laptop", _("A browser is asked for the second step again")),
+    "account.browser.forgotten known": (
+        "laptop",
+        _("A known browser was forgotten: it is a new one again"),
+    ),
     "account.approval.asked": ("key", _("A sign-in asked your other browsers to approve it")),
     "account.approval.approved": ("key", _("A sign-in was approved")),
     "account.approval.denied": ("attention", _("A sign-in was refused")),
@@ -170,8 +175,9 @@ def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
 
 
 def _line(event: Event, visit: Visit) -> dict[str, object]:
-    icon, words = WORDS.get(event.tag, ("home", event.tag))
     said = queries.detail(event)
+    usual = WORDS.get(event.tag, ("home", event.tag))
+    icon, words = WORDS.get(f"{event.tag} {said.get('kind', '')}", usual)
     return {
         "icon": icon,
         "words": words,

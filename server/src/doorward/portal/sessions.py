@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final, cast
+from uuid import UUID
 
 from allauth.account.decorators import reauthentication_required
 from django.contrib import messages
@@ -13,8 +14,8 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
-from doorward.accounts import asking_again, lockout, session_store, sessions
-from doorward.accounts.adapter import origin_of
+from doorward.accounts import asking_again, browsers, lockout, session_store, sessions
+from doorward.accounts.adapter import browser_proof, origin_of
 from doorward.accounts.models import User
 
 HERE: Final = "/account/sessions/"
@@ -23,12 +24,12 @@ HERE: Final = "/account/sessions/"
 @require_http_methods(["GET", "HEAD", "POST"])
 @login_required
 def overview(request: HttpRequest) -> HttpResponse:
-    """List the person's sessions; on POST end all but this one."""
+    """List the person's sessions and known browsers; on POST end and forget all but this one."""
     if request.method == "POST":
         answer: HttpResponse = _end_others(request)
         return answer
     user = cast(User, request.user)
-    found = sessions.of(user)
+    found, known, proof = sessions.of(user), browsers.of(user), browser_proof(request)
     context = {
         "sessions": [
             (
@@ -38,6 +39,13 @@ def overview(request: HttpRequest) -> HttpResponse:
             )
             for each in found
         ],
+        "known": [
+            (each, browsers.is_proved(each, proof)) for each in known[: browsers.MOST_LISTED]
+        ],
+        "knows_others": any(not browsers.is_proved(each, proof) for each in known),
+        "knows_more": len(known) > browsers.MOST_LISTED,
+        "most_known": browsers.MOST_LISTED,
+        "known_days": browsers.COOKIE_LASTS.days,
         "idle_days": session_store.IDLE.days,
         "absolute_days": session_store.ABSOLUTE.days,
     }
@@ -49,10 +57,18 @@ def overview(request: HttpRequest) -> HttpResponse:
 def _end_others(request: HttpRequest) -> HttpResponse:
     user = cast(User, request.user)
     origin = origin_of(request)
-    sessions.end_others(user, keep=request.session.session_key, ip=origin.ip, agent=origin.agent)
+    sessions.end_elsewhere(
+        user,
+        keep=request.session.session_key,
+        cookie=browser_proof(request),
+        ip=origin.ip,
+        agent=origin.agent,
+    )
     # Ending raised the epoch that each session must match: this one goes on.
     update_session_auth_hash(request, user)
-    messages.success(request, _("You are signed out everywhere else."))
+    messages.success(
+        request, _("You are signed out everywhere else, and no other browser is known any more.")
+    )
     return redirect("/account/sessions/")
 
 
@@ -66,3 +82,29 @@ def end(request: HttpRequest, session_id: int) -> HttpResponse:
         raise Http404
     messages.success(request, _("Signed out there."))
     return redirect("/account/sessions/")
+
+
+@require_POST
+@login_required
+@reauthentication_required  # type: ignore[untyped-decorator]  # allauth ships no types
+def forget(request: HttpRequest, browser_id: UUID) -> HttpResponse:
+    """Make one known browser a stranger to this person's account."""
+    origin = origin_of(request)
+    user = cast(User, request.user)
+    if not browsers.forget(user, browser_id, ip=origin.ip, agent=origin.agent):
+        raise Http404
+    messages.success(request, _("Forgotten. That browser is a new one from now on."))
+    return redirect("/account/sessions/#known")
+
+
+@require_POST
+@login_required
+@reauthentication_required  # type: ignore[untyped-decorator]  # allauth ships no types
+def forget_others(request: HttpRequest) -> HttpResponse:
+    """Make every known browser but this one a stranger to this person's account."""
+    origin = origin_of(request)
+    browsers.forget_others(
+        cast(User, request.user), browser_proof(request), ip=origin.ip, agent=origin.agent
+    )
+    messages.success(request, _("Forgotten. Every other browser is a new one from now on."))
+    return redirect("/account/sessions/#known")

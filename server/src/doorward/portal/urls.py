@@ -173,6 +173,10 @@ urlpatterns = [
     path("deleted/<str:secret>/receipt.json", privacy.receipt_file, name="receipt_file"),
     path("account/sessions/", sessions.overview, name="usersessions_list"),
     path("account/sessions/<int:session_id>/end/", sessions.end, name="session_end"),
+    path("account/sessions/browsers/forget/", sessions.forget_others, name="known_forget_others"),
+    path(
+        "account/sessions/browsers/<uuid:browser_id>/forget/", sessions.forget, name="known_forget"
+    ),
     path("account/security/", security.overview, name="security"),
     path("account/security/email/", security.switch_email, name="email_code_switch"),
     path("account/security/browsers/forget/", security.forget_browsers, name="browsers_forget"),
