@@ -45,7 +45,6 @@ def overview(request: HttpRequest) -> HttpResponse:
         "knows_others": any(not browsers.is_proved(each, proof) for each in known),
         "knows_more": len(known) > browsers.MOST_LISTED,
         "most_known": browsers.MOST_LISTED,
-        "known_days": browsers.COOKIE_LASTS.days,
         "idle_days": session_store.IDLE.days,
         "absolute_days": session_store.ABSOLUTE.days,
     }
