@@ -19,10 +19,12 @@ from django.core.exceptions import ValidationError
 from django.test import Client
 from django.utils import timezone
 from server.tests.accounts.second_steps import is_signed_in, signed_in_tab, tab, type_password
-from server.tests.conftest import PASSWORD
+from server.tests.accounts.test_members import invite
+from server.tests.asvs.test_second_step import reset_link
+from server.tests.conftest import PASSWORD, person, signed_in
 
 from doorward.accounts import known_passwords, password_rules, passwords
-from doorward.accounts.models import User
+from doorward.accounts.models import Account, User
 
 NEW = "nine ships in the quiet morning"
 TOP = Path(__file__).parents[1] / "accounts" / "top-passwords.txt.gz"
@@ -110,16 +112,56 @@ def test_a_list_that_was_cut_short_is_refused(
         known_passwords.shelves.cache_clear()
 
 
-@pytest.mark.parametrize(
-    ("path", "token"),
-    [("/login/", "current-password"), ("/signup/", "new-password")],
-)
-def test_v6_2_6_fields_are_for_passwords_and_password_managers(path: str, token: str) -> None:
-    text = tab().get(path).content.decode()
-    (field,) = re.findall(r"<input[^>]*type=\"password\"[^>]*>", text)
-    assert f'autocomplete="{token}"' in field
-    assert not re.search(r"onpaste|oncopy|oncut|ondrop|maxlength|readonly", field)
-    assert "data-reveal" in text, "what one types can be shown"
+def password_pages(alice: User) -> dict[str, tuple[str, list[str]]]:
+    """Return the text of every page with a password on it, and what its fields say they are for."""
+    alone = person("bob@example.org", "Bob")
+    User.objects.filter(pk=alone.pk).update(password=make_password(None))
+    inside = signed_in(User.objects.get(pk=alone.pk))
+    session = inside.session
+    # He proved it just now, by his passkey.
+    session["account_authentication_methods"] = [{"method": "mfa", "at": time.time()}]
+    session.save()
+    home, stranger, invited = signed_in_tab(alice.email), tab(), tab()
+    stranger.post("/password/reset/", {"email": alice.email})
+    account = Account.objects.get()
+    invited.post(invite(account, alice))
+    old, new = "current-password", "new-password"
+    asked: dict[str, tuple[Any, list[str]]] = {
+        "sign-in": (tab().get("/login/"), [old]),
+        "sign-up": (tab().get("/signup/"), [new]),
+        "change": (home.get("/password/change/"), [old, new]),
+        "reset": (stranger.get(reset_link(), follow=True), [new]),
+        "asked again": (home.get("/reauthenticate/"), [old]),
+        "a first one": (inside.get("/password/set/"), [new]),
+        "invited": (invited.get("/invitation/"), [new]),
+    }
+    assert all(page.status_code == 200 for page, _for in asked.values()), asked
+    return {name: (page.content.decode(), for_) for name, (page, for_) in asked.items()}
+
+
+def test_v6_2_6_v6_2_7_each_password_field_can_be_shown_pasted_into_and_filled(
+    alice: User, alices_account: Account
+) -> None:
+    for where, (text, wanted) in password_pages(alice).items():
+        fields = re.findall(r"<input[^>]*(?:type=\"password\"|name=\"\w*password\d?\")[^>]*>", text)
+        purposes = []
+        for field in fields:
+            assert 'type="password"' in field, (where, field)
+            (purpose,) = re.findall(r'autocomplete="([a-z -]+)"', field)
+            purposes.append(purpose)
+            blocking = r"\bon(paste|copy|cut|drop|input|key\w+)=|maxlength|readonly"
+            assert not re.search(blocking, field), (where, field)
+            (key,) = re.findall(r' id="(\w+)"', field)
+            assert f'data-reveal="{key}"' in text, (where, "what one types can be shown")
+            assert f'<label for="{key}"' in text, where
+        assert sorted(set(purposes)) == sorted(wanted), where
+
+
+def test_v6_2_6_every_page_with_a_password_is_looked_at_above() -> None:
+    """By its template: one that shows a form's fields has them from the tag that is held above."""
+    folder = Path(password_rules.__file__).parents[1]
+    for page in folder.rglob("*.html"):
+        assert 'type="password"' not in page.read_text(), page
 
 
 def test_v6_2_7_no_script_of_ours_keeps_anybody_from_pasting() -> None:
