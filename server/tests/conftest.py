@@ -11,6 +11,7 @@ import pytest
 from django.db import connections
 from django.db.backends.base.operations import BaseDatabaseOperations
 from django.test import Client
+from server.tests import only_by_the_stages
 
 from doorward.accounts import signup
 from doorward.accounts.models import Account, Membership, Role, User
@@ -46,6 +47,21 @@ def ground(settings: Any, tmp_path: Path) -> None:
         **settings.STORAGES,
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     }
+
+
+@pytest.fixture(scope="session")
+def every_way_in() -> Iterator[list[str]]:
+    """Each way into a session is watched; whom it refused."""
+    with only_by_the_stages.watched() as refused:
+        yield refused
+
+
+@pytest.fixture(autouse=True)
+def refused_past_the_stages(every_way_in: list[str]) -> Iterator[list[str]]:
+    """No test may see a session get a person past the stages, whatever was answered (row 15)."""
+    every_way_in.clear()
+    yield every_way_in
+    assert every_way_in == []
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -57,8 +57,8 @@ def test_v6_3_4_every_way_to_a_session_passes_the_same_stages() -> None:
     assert stages[-1] == f"{ours}UnchangedStage"
     assert f"{ours}SecondStepStage" in stages
     assert "allauth.mfa.stages.AuthenticateStage" not in stages
-    # Nobody of ours makes a session past them; who goes straight in asks the same list first
-    # (server/tests/accounts/test_straight_in.py).
+    # That nothing else leads to a session is watched in every test (only_by_the_stages.py), also
+    # for who goes straight in (test_straight_in.py). Code that no test walks is looked for here.
     house = Path(__file__).parents[2] / "src/doorward"
     for file in house.rglob("*.py"):
         text = file.read_text()
