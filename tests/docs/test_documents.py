@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.tools import checks
 
 from doorward import environment
 from doorward import settings as _settings_fill_the_registry  # noqa: F401
@@ -50,16 +49,3 @@ def test_every_decision_is_numbered_once() -> None:
 def test_no_committed_lock_names_a_registry() -> None:
     for path in (ROOT / "requirements").iterdir():
         assert not re.search(r"https?://|--index|--find-links", path.read_text()), path
-
-
-def test_every_security_check_that_applies_has_tests() -> None:
-    rows = checks.rows()
-    assert len(rows) > 60
-    assert [row.id for row in rows if row.applies and not row.tests] == []
-
-
-def test_a_tests_name_tells_its_checks() -> None:
-    assert checks.ids_of("a01_l4_sixty_guesses_at_once") == {"A01", "L4"}
-    assert checks.ids_of("row59_v14_2_1_a_link") == {"14.2.1"}
-    assert checks.ids_of("v6_2_10_no_age") == {"6.2.10"}
-    assert checks.ids_of("a_sentence") == set()

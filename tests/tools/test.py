@@ -1,13 +1,14 @@
 """`./doorward test`: every suite, the server's on SQLite and again on PostgreSQL.
 
 `--slow` runs the long drills instead; `--checks` runs nothing and prints which tests stand behind
-each security check. Any other words go to one pytest run as they are.
+each security check and how they went last. Any other words go to one pytest run as they are.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -152,8 +153,12 @@ def main(words: list[str]) -> int:
     failed = False
     for name, command in suites(slow=slow):
         say(name)
+        # How each test went, for --checks; what a run before found out holds no more.
+        kept = ROOT / ".checks" / f"{re.sub(r'[^a-z]+', '-', name.lower())}.json"
+        kept.unlink(missing_ok=True)
         began = time.monotonic()
-        status = subprocess.run(command, cwd=ROOT, check=False).returncode
+        environment = {**os.environ, "DOORWARD_KEEP_RESULTS": str(kept)}
+        status = subprocess.run(command, cwd=ROOT, check=False, env=environment).returncode
         failed = failed or status != 0
         result = "passed" if status == 0 else "FAILED"
         lines.append(f"{name:<26}{result}  {time.monotonic() - began:.0f} s")

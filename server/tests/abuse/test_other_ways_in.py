@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from django.apps import apps
 from django.conf import settings
@@ -39,3 +41,38 @@ def test_a28_a_form_of_another_site_signs_nobody_in_or_out(
     assert tab.post("/logout/").status_code == 403
     tab.get("/logout/")
     assert tab.get("/devices/").status_code == 200
+
+
+@pytest.mark.django_db
+def test_v3_5_2_what_a_browser_sends_for_another_site_without_asking_is_nobodys(
+    alice: User, alices_browser: Client
+) -> None:
+    """A request that needs no preflight: with cookies, of a form's types, with no header of ours.
+
+    Apps and the API know people by headers alone, which no browser sends for another site unasked.
+    """
+    sent = json.dumps({"current_password": PASSWORD, "new_password": "nine ships at night, alone"})
+    visited = 0
+    for kind in (
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+    ):
+        for path in (
+            "/_allauth/app/v1/account/password/change",
+            "/_allauth/app/v1/account/email",
+            "/_allauth/app/v1/account/authenticators/recovery-codes",
+            "/api/v1/devices",
+            "/api/v1/members",
+        ):
+            for method in ("GET", "HEAD", "POST"):
+                answer = alices_browser.generic(
+                    method, path, sent, kind, headers={"Origin": "https://elsewhere.example"}
+                )
+                assert answer.status_code in {401, 405}, (method, path, kind)
+                assert "Access-Control-Allow-Origin" not in answer.headers
+                visited += answer.status_code == 401
+    assert visited > 20
+    alice.refresh_from_db()
+    assert alice.check_password(PASSWORD)
+    assert alices_browser.get("/devices/").status_code == 200

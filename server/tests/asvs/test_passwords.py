@@ -57,6 +57,14 @@ def test_v6_2_1_fourteen_characters_are_refused_and_fifteen_accepted(alice: User
     assert password_rules.LEAST_WITH_SECOND_STEP == 8, "no setting lowers it"
 
 
+def test_v6_2_2_who_tells_the_current_one_changes_it(alice: User) -> None:
+    browser = signed_in_tab(alice.email)
+    assert change(browser, PASSWORD, NEW).status_code == 302
+    alice.refresh_from_db()
+    assert alice.check_password(NEW)
+    assert is_signed_in(browser)
+
+
 def test_v6_2_3_changing_it_takes_the_current_one_and_wrong_ones_are_counted(alice: User) -> None:
     browser = signed_in_tab(alice.email)
     for _try in range(5):

@@ -106,11 +106,11 @@ def test_what_did_not_change_is_not_sent_again(served: Path) -> None:
         "/device/v1/clamav/",
     ],
 )
-def test_a01_nothing_else_is_served(served: Path, path: str) -> None:
+def test_nothing_else_is_served(served: Path, path: str) -> None:
     assert (get(path).status, get(path).body) == (404, b"")
 
 
-def test_a01_a_link_out_of_the_folder_is_not_followed(served: Path, tmp_path: Path) -> None:
+def test_a_link_out_of_the_folder_is_not_followed(served: Path, tmp_path: Path) -> None:
     (tmp_path / "mirror" / "main.cvd").symlink_to(tmp_path / "data" / "keys" / "secret")
     assert get("/device/v1/clamav/main.cvd").status == 404
 
