@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 PYTHON_FOLDERS = ("protocol", "agent", "server", "tests", "bench", "doorward")
-MYPY_FOLDERS = ("protocol", "agent", "server", "tests", "bench")
+MYPY_FOLDERS = ("conftest.py", "protocol", "agent", "server", "tests", "bench")
 
 
 def steps() -> list[tuple[str, list[str]]]:

@@ -31,7 +31,7 @@ NOT_YET = "not yet"
 NO_WORDS = {"A1", "id", "tests"}
 # A test may carry several ids, all of them in front: test_a01_l4_l5_sixty_guesses…, perhaps behind
 # the number of a row in a list of its own: test_row59_v14_2_1_…
-_ID = re.compile(r"(?:v(?P<asvs>\d+_\d+_\d+)|(?P<case>[adl]\d+)|row\d+)(?:_|$)")
+_ID = re.compile(r"(?:v(?P<asvs>\d+_\d+_\d+)|(?P<case>[acdl]\d+)|row\d+)(?:_|$)")
 
 
 @dataclass(frozen=True)
