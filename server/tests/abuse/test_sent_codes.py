@@ -25,7 +25,7 @@ from server.tests.accounts.second_steps import (
 )
 from server.tests.conftest import PASSWORD
 
-from doorward.accounts.factors import sent_codes
+from doorward.accounts import sent_codes
 from doorward.accounts.models import Account, Throttle, User
 
 LONG = "orchid lantern meadow fathom"

@@ -36,9 +36,18 @@ from server.tests.accounts.second_steps import App, code_at, newest_code, signed
 from server.tests.api.test_api import BODIES
 from server.tests.conftest import PASSWORD, signed_in
 
-from doorward.accounts import invitations, leaving, members, recovery, remembered, sessions, tokens
+from doorward.accounts import (
+    invitations,
+    leaving,
+    members,
+    recovery,
+    remembered,
+    sent_codes,
+    sessions,
+    tokens,
+)
 from doorward.accounts.adapter import AccountAdapter
-from doorward.accounts.factors import recovery_codes, sealed_text, sent_codes, totp
+from doorward.accounts.factors import recovery_codes, sealed_text, totp
 from doorward.accounts.models import (
     Account,
     Approval,

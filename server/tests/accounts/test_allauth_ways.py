@@ -17,7 +17,7 @@ from allauth.mfa.webauthn import forms as webauthn_forms
 from server.tests.accounts.second_steps import App, code_at
 from server.tests.conftest import PASSWORD
 
-from doorward.accounts import allauth_ways, asking_again
+from doorward.accounts import allauth_ways, asking_again, counted_tries
 from doorward.accounts.factors import recovery_codes, totp
 from doorward.accounts.models import User
 from doorward.notices import envelope
@@ -27,11 +27,11 @@ def test_ours_stand_where_allauth_looks() -> None:
     assert totp_flows.TOTP is totp.Totp
     assert totp_auth.TOTP is totp.Totp
     assert recovery_flows.RecoveryCodes is recovery_codes.RecoveryCodes
-    assert base_forms.check_rate_limit is allauth_ways.count_try
-    assert totp_forms.check_rate_limit is allauth_ways.count_new_app
-    assert webauthn_forms.check_rate_limit is allauth_ways.count_passkey
+    assert base_forms.check_rate_limit is counted_tries.count_try
+    assert totp_forms.check_rate_limit is counted_tries.count_new_app
+    assert webauthn_forms.check_rate_limit is counted_tries.count_passkey
     for place in (base_forms, totp_forms, webauthn_forms):
-        assert place.check_rate_limit is allauth_ways.count_try
+        assert place.check_rate_limit is counted_tries.count_try
     assert reauthentication.suspend_request is asking_again.suspend
     assert reauthentication.resume_request is asking_again.resume
     assert trust.is_trusted_browser is allauth_ways.is_trusted_browser

@@ -12,6 +12,7 @@ from allauth.mfa.models import Authenticator
 from allauth.mfa.webauthn.internal import flows
 from allauth.usersessions.models import UserSession
 from django.apps import apps
+from django.conf import settings
 from django.db import models
 from django.test import Client
 from server.tests.accounts.second_steps import (
@@ -136,7 +137,7 @@ def test_n3_a25_a_browser_is_not_remembered_by_a_sign_in_that_a_change_has_overt
     home.post("/account/security/totp/deactivate/")
     answer = thief.post("/account/security/trust/", {"action": "trust"})
     assert not is_signed_in(thief)
-    assert remembered.COOKIE not in answer.cookies
+    assert settings.REMEMBERED_COOKIE_NAME not in answer.cookies
     assert not RememberedBrowser.objects.exists()
 
 
@@ -155,7 +156,7 @@ def test_n3_a25_a_change_between_signing_in_and_remembering_has_the_last_word(al
         answer = thief.post("/account/security/trust/", {"action": "trust"})
     assert answer["Location"] == "/login/"
     assert not is_signed_in(thief)
-    assert remembered.COOKIE not in answer.cookies
+    assert settings.REMEMBERED_COOKIE_NAME not in answer.cookies
     assert not RememberedBrowser.objects.exists()
 
 
@@ -165,4 +166,4 @@ def test_n3_a_browser_is_remembered_by_a_sign_in_that_nothing_has_overtaken(alic
     browser = waits_to_be_remembered(alice, codes)
     answer = browser.post("/account/security/trust/", {"action": "trust"})
     assert is_signed_in(browser)
-    assert remembered.is_remembered(alice, answer.cookies[remembered.COOKIE].value)
+    assert remembered.is_remembered(alice, answer.cookies[settings.REMEMBERED_COOKIE_NAME].value)

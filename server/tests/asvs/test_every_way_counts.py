@@ -35,8 +35,8 @@ from server.tests.accounts.second_steps import (
 )
 from server.tests.conftest import PASSWORD, signed_in
 
-from doorward.accounts import approvals, lockout, operators
-from doorward.accounts.factors import sealed_text, sent_codes, totp
+from doorward.accounts import approvals, lockout, operators, sent_codes
+from doorward.accounts.factors import sealed_text, totp
 from doorward.accounts.link_tokens import LinkTokens
 from doorward.accounts.models import TotpUse, User
 

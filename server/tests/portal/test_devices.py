@@ -130,6 +130,7 @@ def test_v7_5_3_the_sixth_device_taken_out_in_an_hour_takes_a_fresh_proof(
         for _ in range(5):
             assert remove(alices_browser) == "/devices/"
         # Neither once more nor from another session of hers.
+        asked = ""
         for browser in (alices_browser, signed_in(alice)):
             asked = remove(browser)
             assert asked.startswith("/reauthenticate/")

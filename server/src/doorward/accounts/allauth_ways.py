@@ -11,10 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 import segno
-from allauth.account.adapter import get_adapter as account_adapter
 from allauth.account.utils import user_display, user_pk_to_url_str
-from allauth.core import context
-from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.mfa.adapter import DefaultMFAAdapter
 from django.conf import settings
 from django.db import transaction
@@ -22,12 +19,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from doorward.accounts import (
-    adapter,
     asking_again,
+    counted_tries,
     letting_in,
-    lockout,
     remembered,
-    second_step_tries,
+    sent_codes,
     sessions,
 )
 from doorward.accounts.factors import sealed_text
@@ -35,8 +31,6 @@ from doorward.accounts.models import User
 from doorward.accounts.origin import origin_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from django.http import HttpRequest, HttpResponse  # noqa: TID251 - signatures are allauth's
 
 
@@ -93,61 +87,6 @@ class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc]  # allauth ships no t
         }
 
 
-def count_try(user: User) -> Callable[[], None]:
-    """Count a code before it is compared; returns what to call when it was right.
-
-    Raises ValidationError (pages) or ImmediateHttpResponse (apps) when there were too many.
-    """
-    if _proves_again(user):
-        return _proving_again(user)
-    browser = letting_in.known_browser(context.request, user.email)
-    ip = origin_of(context.request).ip
-    return begin(second_step_tries.codes(user.pk, browser=browser, ip=ip))
-
-
-def count_passkey(user: User) -> Callable[[], None]:
-    """Count a passkey before it is looked at: beside the codes, whose wrong tries don't matter."""
-    if _proves_again(user):
-        return _proving_again(user)
-    browser = letting_in.known_browser(context.request, user.email)
-    return begin(second_step_tries.passkeys(browser=browser, ip=origin_of(context.request).ip))
-
-
-def count_new_app(user: User, error_key: str) -> Callable[[], None]:
-    """Count the code of an app that is being added: no stranger's code has a part in it."""
-    own = f"new app {user.pk}"
-    return begin(
-        ((lockout.CODE, own), (lockout.CODE_HOUR, own), (lockout.CODE_DAY, own)), error_key
-    )
-
-
-def begin(
-    windows: second_step_tries.Windows, error_key: str = "too_many_login_attempts"
-) -> Callable[[], None]:
-    """Count a try; returns what to call when it was right.
-
-    Raises ValidationError (pages) or ImmediateHttpResponse (apps) when there were too many.
-    """
-    try:
-        return second_step_tries.begin(windows)
-    except lockout.Locked as locked:
-        refusal = account_adapter().validation_error(error_key)
-        if not adapter.is_headless_path(context.request):
-            raise refusal from None
-        answer = adapter.too_many(context.request, locked, refusal.message)
-        raise ImmediateHttpResponse(answer) from None
-
-
-def _proves_again(user: User) -> bool:
-    # Who is signed in already: no second step is under way in that session.
-    return bool(context.request.user.pk == user.pk)
-
-
-def _proving_again(user: User) -> Callable[[], None]:
-    was_right: Callable[[], None] = account_adapter().begin_proving_again(user)
-    return was_right
-
-
 def is_trusted_browser(request: HttpRequest, user: User) -> bool:
     """Tell whether the person asked not to be asked again in this browser."""
     return remembered.is_remembered(user, request.COOKIES.get(settings.REMEMBERED_COOKIE_NAME))
@@ -162,12 +101,10 @@ def trust_browser(request: HttpRequest, user: User, response: HttpResponse) -> N
     if getattr(request, "signed_in_now", None) != user.pk:
         return
     origin = origin_of(request)
-    secret = remembered.secret_in(request.COOKIES.get(remembered.COOKIE))
+    secret = remembered.secret_in(request.COOKIES.get(settings.REMEMBERED_COOKIE_NAME))
     with transaction.atomic():
         sessions.must_still_be_in(user)
         remembered.remember(user, secret, ip=origin.ip, agent=origin.agent)
-    secret = remembered.secret_in(request.COOKIES.get(settings.REMEMBERED_COOKIE_NAME))
-    remembered.remember(user, secret, ip=origin.ip, agent=origin.agent)
     response.set_cookie(
         settings.REMEMBERED_COOKIE_NAME,
         secret,
@@ -218,7 +155,7 @@ def install() -> None:
     from allauth.usersessions.models import UserSession, UserSessionManager
     from django.contrib.auth.signals import user_logged_in
 
-    from doorward.accounts.factors import recovery_codes, sent_codes, totp
+    from doorward.accounts.factors import recovery_codes, totp
 
     # Whatever allauth changes of how somebody signs in, on pages and for apps.
     changing = (
@@ -240,9 +177,9 @@ def install() -> None:
         (totp_auth, "get_totp_secret", totp.pending_seed),
         (recovery_auth, "RecoveryCodes", recovery_codes.RecoveryCodes),
         (recovery_flows, "RecoveryCodes", recovery_codes.RecoveryCodes),
-        (base_forms, "check_rate_limit", count_try),
-        (totp_forms, "check_rate_limit", count_new_app),
-        (webauthn_forms, "check_rate_limit", count_passkey),
+        (base_forms, "check_rate_limit", counted_tries.count_try),
+        (totp_forms, "check_rate_limit", counted_tries.count_new_app),
+        (webauthn_forms, "check_rate_limit", counted_tries.count_passkey),
         (trust, "is_trusted_browser", is_trusted_browser),
         (trust, "trust_browser", trust_browser),
         (UserSessionManager, "purge_and_list", sessions.purge_and_list),

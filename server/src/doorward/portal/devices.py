@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from doorward.accounts import members
+from doorward.accounts import asking_again, members
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.models import Membership, User
 from doorward.accounts.permissions import Act
@@ -27,7 +27,6 @@ from doorward.devices import clones, enrollment, queries, removal, seats, state
 from doorward.devices.models import Device, Twin
 from doorward.portal import commands as asking
 from doorward.portal import freshness, live, texts, visits
-from doorward.portal.members import prove_again
 from doorward.portal.visits import Visit
 from doorward.protection.definitions import rollout
 from doorward.reports import queries as reports
@@ -316,7 +315,7 @@ def remove(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
     if request.method != "POST":
         return render(request, "portal/devices/remove.html", {"visit": visit, "device": device})
     if removal.takes_proof(visit.user, by="session"):
-        prove_again(request)
+        asking_again.first(request)
     origin = origin_of(request)
     removal.remove(device, actor=visit.user, ip=origin.ip, agent=origin.agent)
     messages.success(

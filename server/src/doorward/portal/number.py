@@ -21,11 +21,12 @@ from doorward.accounts import (
     letting_in,
     lockout,
     second_step_tries,
+    sent_codes,
     sessions,
     two_factor,
 )
 from doorward.accounts.adapter import origin_of
-from doorward.accounts.factors import sealed_text, sent_codes, text_messages
+from doorward.accounts.factors import sealed_text, text_messages
 from doorward.accounts.models import User
 from doorward.accounts.two_factor_events import changed_elsewhere
 
@@ -126,9 +127,8 @@ def confirm(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 @login_required
-@reauthentication_required  # type: ignore[untyped-decorator]  # allauth ships no types
-@sessions.while_in
 @asking_again.required(HERE)
+@sessions.while_in
 def forget(request: HttpRequest) -> HttpResponse:
     """Forget the number."""
     user, origin = cast(User, request.user), origin_of(request)

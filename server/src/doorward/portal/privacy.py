@@ -61,9 +61,8 @@ def _percent(export: Export | None) -> int:
 
 @require_POST
 @login_required
-@reauthentication_required  # type: ignore[untyped-decorator]  # allauth ships no types
-@sessions.while_in
 @asking_again.required(HERE)
+@sessions.while_in
 def ask_for_copy(request: HttpRequest) -> HttpResponse:
     """Have a copy of everything packed."""
     exports.ask(cast(User, request.user), origin_of(request))

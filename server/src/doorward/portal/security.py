@@ -47,9 +47,8 @@ def overview(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 @login_required
-@reauthentication_required  # type: ignore[untyped-decorator]  # allauth ships no types
-@sessions.while_in
 @asking_again.required(HERE)
+@sessions.while_in
 def switch_email(request: HttpRequest) -> HttpResponse:
     """Turn the code by email on or off."""
     user = cast(User, request.user)

@@ -74,6 +74,7 @@ def _end_others(request: HttpRequest) -> HttpResponse:
 @require_POST
 @login_required
 @asking_again.required(HERE)
+@sessions.while_in
 def end(request: HttpRequest, session_id: int) -> HttpResponse:
     """End one session of this person's."""
     origin = origin_of(request)
@@ -85,7 +86,8 @@ def end(request: HttpRequest, session_id: int) -> HttpResponse:
 
 @require_POST
 @login_required
-@reauthentication_required  # type: ignore[untyped-decorator]  # allauth ships no types
+@asking_again.required(HERE)
+@sessions.while_in
 def forget(request: HttpRequest, browser_id: UUID) -> HttpResponse:
     """Make one known browser a stranger to this person's account."""
     origin = origin_of(request)
@@ -98,7 +100,8 @@ def forget(request: HttpRequest, browser_id: UUID) -> HttpResponse:
 
 @require_POST
 @login_required
-@reauthentication_required  # type: ignore[untyped-decorator]  # allauth ships no types
+@asking_again.required(HERE)
+@sessions.while_in
 def forget_others(request: HttpRequest) -> HttpResponse:
     """Make every known browser but this one a stranger to this person's account."""
     origin = origin_of(request)

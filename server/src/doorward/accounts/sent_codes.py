@@ -21,7 +21,7 @@ from allauth.core.internal.cryptokit import normalize_user_code
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
-from doorward.accounts import allauth_ways, letting_in, lockout, second_step_tries
+from doorward.accounts import counted_tries, letting_in, lockout, second_step_tries
 from doorward.accounts.models import User, canonical_email
 from doorward.accounts.origin import origin_of
 
@@ -76,7 +76,7 @@ def is_right(*, actual: str, expected: str) -> bool:
         return False
     if not lockout.allow((lockout.SENT_CODE, flow)):
         return False
-    was_right = allauth_ways.begin(_windows(owner))
+    was_right = counted_tries.begin(_windows(owner))
     if not hmac.compare_digest(digest, _digest(flow, actual)):
         return False
     was_right()
