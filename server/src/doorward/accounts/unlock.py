@@ -6,6 +6,7 @@ from datetime import datetime
 
 from django.db import transaction
 from django.utils import timezone
+from uuid_utils.compat import uuid7
 
 from doorward.accounts import browsers, letters, lockout
 from doorward.accounts.models import User, canonical_email
@@ -13,24 +14,34 @@ from doorward.audit import trail
 from doorward.notices import letter as post_office
 
 
+@transaction.atomic
 def tell_of_lock(login: str, user: User | None, *, failures: int, ip: str, agent: str) -> None:
     """Tell the owner that somebody is guessing: one mail in 6 hours, three in a day at most.
 
-    Addresses without an account are counted alike, so that no answer takes longer than another.
+    For an address without an account the same is counted and written, and what was written is
+    undone: no answer takes longer than another, and both are one commit.
     """
     key = canonical_email(login)
-    allowed = lockout.allow((lockout.LOCK_MAIL, key), (lockout.LOCK_MAIL_DAY, key))
-    if not allowed or user is None or not user.is_active:
+    if not lockout.allow((lockout.LOCK_MAIL, key), (lockout.LOCK_MAIL_DAY, key)):
         return
+    owner = user if user is not None and user.is_active else None
+    told = owner or User(email=f"{uuid7().hex}@nobody.invalid")
+    # By hand: an atomic block left by an exception takes a statement more than one that is kept.
+    written = transaction.savepoint()
     context = {
         "count": failures,
-        "link_url": browsers.new_link(user),
+        "link_url": browsers.new_link(told),
         "timestamp": timezone.now(),
-        "ip": ip,
+        # As much as tells where from: of IPv6 the network, for the address is one device's.
+        "ip": lockout.network_of(ip),
         "user_agent": agent,
     }
-    trail.record("account.locked", actor=user, ip=ip, agent=agent, failures=failures)
-    post_office.post(letters.of("account/email/locked", context), to=user.email)
+    trail.record("account.locked", actor=told, ip=ip, agent=agent, failures=failures)
+    post_office.post(letters.of("account/email/locked", context), to=told.email)
+    if owner is None:
+        transaction.savepoint_rollback(written)
+    else:
+        transaction.savepoint_commit(written)
 
 
 @transaction.atomic
