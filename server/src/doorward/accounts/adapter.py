@@ -233,7 +233,7 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
         return response
 
     def make_browser_known(self, request: HttpRequest, user: User, *, signup: bool = False) -> None:
-        """Have the account know this browser from now on; tell of a new one."""
+        """Have the account know this browser from now on; tell of a new one, and after a lock."""
         origin, proof = origin_of(request), browser_proof(request)
         underway = letting_in.underway(request)
         browser = letting_in.known_browser(request, user.email)
@@ -246,12 +246,34 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
             if browser is not None
             else browsers.add(user, proof, ip=origin.ip, agent=origin.agent)
         )
-        if not known and not signup:
+        if signup:
+            # What was tried before there was an account is nobody's to be told of.
+            return
+        told = self._tell_after_lock(request, user, known=known)
+        if not known:
             trail.record(
                 "account.browser.known", actor=user, ip=origin.ip, agent=origin.agent, by="login"
             )
-            if lockout.allow((lockout.NEW_BROWSER_MAIL, str(user.pk))):
+            # One mail about one sign-in: the other says that the browser is new.
+            if not told and lockout.allow((lockout.NEW_BROWSER_MAIL, str(user.pk))):
                 self.send_notification_mail("account/email/new_browser", user)
+
+    def _tell_after_lock(self, request: HttpRequest, user: User, *, known: bool) -> bool:
+        # Asked with the person already where this request brought the password: an ordinary sign-in
+        # takes no statement more. In a second step's request nobody has asked yet.
+        expected = letting_in.underway(request).after_lock.get(user.email, True)
+        if not expected or not lockout.tell_once(user.email):
+            return False
+        origin = origin_of(request)
+        trail.record(
+            "account.login.after_lock",
+            actor=user,
+            ip=origin.ip,
+            agent=origin.agent,
+            known_browser=known,
+        )
+        self.send_notification_mail("account/email/after_lock", user, {"known_browser": known})
+        return True
 
     def add_message(self, request: HttpRequest, level: int, *given: Any, **more: Any) -> None:
         """Tell the person; that they are signed in, the page that opens says by itself."""
@@ -469,6 +491,7 @@ def _refusal(request: HttpRequest, locked: lockout.Locked) -> Exception:
 def _try(request: HttpRequest, email: str, password: str) -> letting_in.Tried:
     origin, underway = origin_of(request), letting_in.underway(request)
     looked = credentials.look_up(email, browsers.proofs_in(browser_proof(request)))
+    underway.after_lock[email] = looked.is_after_lock
     try:
         attempt = lockout.begin(email, ip=origin.ip, browser=looked.browser)
     except lockout.Locked as locked:

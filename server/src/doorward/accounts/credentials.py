@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from doorward.accounts import rows
+from doorward.accounts import lockout, rows
 from doorward.accounts.models import KnownBrowser, User
 
 BACKEND: Final = "allauth.account.auth_backends.AuthenticationBackend"
@@ -25,6 +25,7 @@ _FIND: Final = (
     " WHERE c.user_id = u.id AND c.by_email) AS is_by_email,"
     " EXISTS (SELECT 1 FROM mfa_authenticator a"
     " WHERE a.user_id = u.id AND a.type IN ('totp', 'webauthn')) AS has_lasting,"
+    " EXISTS (SELECT 1 FROM accounts_throttle WHERE {episode}) AS is_after_lock,"
     " {browser} FROM accounts_user u LEFT JOIN accounts_knownbrowser b"
     " ON b.id = (SELECT k.id FROM accounts_knownbrowser k WHERE k.digest IN ({digests})"
     " AND k.user_id = u.id AND k.revoked_at IS NULL ORDER BY k.seen_at DESC LIMIT 1)"
@@ -62,16 +63,20 @@ class Looked:
     # By which browser the person is known, of those whose proofs were shown.
     browser: KnownBrowser | None = None
     asked: Asked | None = None
+    # Whether strangers' browsers were locked out and the person has to be told of a sign-in.
+    is_after_lock: bool = False
 
 
 def look_up(email: str, proofs: list[str]) -> Looked:
     """Return who has this canonical address; ``proofs`` as browsers.proofs_in has them."""
-    row = rows.one(_find(connection.vendor, len(proofs)), [*proofs, email])
+    row = rows.one(
+        _find(connection.vendor, len(proofs)), [*lockout.of_episode(email), *proofs, email]
+    )
     if row is None:
         return Looked(None)
     width = rows.width_of(User)
-    is_confirmed, is_by_email, has_lasting = row[width : width + 3]
-    browser = row[width + 3 :]
+    is_confirmed, is_by_email, has_lasting, is_after_lock = row[width : width + 4]
+    browser = row[width + 4 :]
     return Looked(
         user=rows.made(User, row[:width]),
         browser=rows.made(KnownBrowser, browser) if browser[0] is not None else None,
@@ -80,6 +85,7 @@ def look_up(email: str, proofs: list[str]) -> Looked:
             by_email=bool(is_by_email),
             by_lasting_way=bool(has_lasting),
         ),
+        is_after_lock=bool(is_after_lock),
     )
 
 
@@ -87,6 +93,7 @@ def look_up(email: str, proofs: list[str]) -> Looked:
 def _find(vendor: str, proofs: int) -> str:
     return _FIND.format(
         person=rows.columns_of(User, "u", vendor),
+        episode=lockout.UNTOLD_EPISODE,
         browser=rows.columns_of(KnownBrowser, "b", vendor),
         # Without any there is nothing to look for.
         digests=", ".join(["%s"] * proofs) or "NULL",

@@ -151,7 +151,7 @@ def _login_link(kind: str, context: Context) -> Letter:
     )
 
 
-def _told(subject: Callable[[], str], line: Callable[[Context], str]) -> Callable[..., Letter]:
+def _told(subject: Callable[[], str], *said: Callable[[Context], str]) -> Callable[..., Letter]:
     """Return the writer of a letter that tells what has just changed, and from where."""
 
     def write(kind: str, context: Context) -> Letter:
@@ -159,7 +159,7 @@ def _told(subject: Callable[[], str], line: Callable[[Context], str]) -> Callabl
             kind=kind,
             subject=subject(),
             lines=[
-                line(context),
+                *(line(context) for line in said),
                 *([context["ended"]] if context.get("ended") else []),
                 _where_from(context),
             ],
@@ -193,6 +193,15 @@ _LETTERS: Final[dict[str, Callable[..., Letter]]] = {
     "account/email/new_browser": _told(
         lambda: _("You signed in from a new browser"),
         lambda _c: _("Somebody signed in to your account from a browser it did not know."),
+    ),
+    "account/email/after_lock": _told(
+        lambda: _("You signed in after wrong passwords were tried"),
+        lambda c: (
+            _("Somebody signed in to your account, from a browser it knew.")
+            if c.get("known_browser")
+            else _("Somebody signed in to your account from a browser it did not know.")
+        ),
+        lambda _c: _("Before, so many wrong passwords were tried that new browsers had to wait."),
     ),
     "account/email/password_changed": _told(
         lambda: _("Your password was changed"), lambda _c: _("Your password was changed.")

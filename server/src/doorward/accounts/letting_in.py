@@ -61,6 +61,8 @@ class Underway:
     cleared: list[str] = field(default_factory=list)
     # The browser the person's account knows this one as, by address: asked for once.
     browsers: dict[str, KnownBrowser | None] = field(default_factory=dict)
+    # Whether a sign-in would follow a lock episode, by address: asked for once.
+    after_lock: dict[str, bool] = field(default_factory=dict)
     # The address and password this request brought: counted and hashed once, however often asked.
     tried: Tried | None = None
     # What somebody who signs up wants to sign in by; None for a passkey.

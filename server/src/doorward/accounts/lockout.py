@@ -133,7 +133,7 @@ def begin(login: str, *, ip: str, browser: KnownBrowser | None) -> Try:
 
     ``browser`` is one this account knows, or nothing.
     """
-    attempt = Try(_key("login", canonical_email(login)), network_of(ip), browser)
+    attempt = Try(_login_key(login), network_of(ip), browser)
     with transaction.atomic():
         if browser is not None and _take(KNOWN_BROWSER, str(browser.pk)) is None:
             attempt.taken.append((KNOWN_BROWSER, str(browser.pk)))
@@ -183,6 +183,7 @@ def _climb(attempt: Try) -> Locked | None:
             " VALUES (%s, 1, 1, %s, %s, %s) ON CONFLICT (key) DO UPDATE SET"
             " count = CASE WHEN t.updated <= %s THEN 1 ELSE t.count + 1 END,"
             " total = t.total + 1,"
+            " since = CASE WHEN t.updated <= %s THEN excluded.since ELSE t.since END,"
             " locked_until = excluded.updated + CASE"
             " WHEN t.updated <= %s OR t.count < %s THEN %s"
             " WHEN t.count = %s THEN %s WHEN t.count = %s THEN %s"
@@ -191,7 +192,7 @@ def _climb(attempt: Try) -> Locked | None:
             " WHERE t.locked_until <= excluded.updated AND t.total < %s"
             " RETURNING count",
             [
-                *(f"a:{attempt.login}", now, now + pause, now, quiet),
+                *(f"a:{attempt.login}", now, now + pause, now, quiet, quiet),
                 *(quiet, FREE_FAILURES, pause),
                 *(FREE_FAILURES, first, FREE_FAILURES + 1, second),
                 *(FREE_FAILURES + 2, third, FREE_FAILURES + 3, fourth, most),
@@ -232,8 +233,7 @@ def right(attempt: Try) -> None:
 
 def clear(login: str) -> bool:
     """Forget every failure counted for this address; tells whether there were any."""
-    key = f"a:{_key('login', canonical_email(login))}"
-    return _run("DELETE FROM accounts_throttle WHERE key = %s", [key]) > 0
+    return _run("DELETE FROM accounts_throttle WHERE key = %s", [f"a:{_login_key(login)}"]) > 0
 
 
 def _give_back(attempt: Try) -> None:
@@ -248,6 +248,26 @@ def _uncount(window: Window, key: str) -> None:
         " WHERE key = %s AND count > 0",
         [_window_key(window, key)],
     )
+
+
+# -- what its owner is told of a lock episode ----------------------------------------------------
+
+# A ladder on which strangers' browsers were locked out, until twelve hours have passed or, after
+# too many failures in all, for good. A ladder's "since" is when it began, and 0 once its owner was
+# told of a sign-in. To be asked inside another statement (credentials.look_up).
+UNTOLD_EPISODE: Final = "key = %s AND since > 0 AND (total >= %s OR (count > %s AND updated > %s))"
+
+
+def of_episode(login: str) -> list[Any]:
+    """Return the values that UNTOLD_EPISODE takes for this address."""
+    quiet = _ms(timezone.now()) - _span(FORGIVEN_AFTER)
+    return [f"a:{_login_key(login)}", MOST_EVER, FREE_FAILURES, quiet]
+
+
+def tell_once(login: str) -> bool:
+    """Note that the owner is told of a sign-in; False when there is no episode to tell of."""
+    told = f"UPDATE accounts_throttle SET since = 0 WHERE {UNTOLD_EPISODE}"  # noqa: S608 - ours
+    return _run(told, of_episode(login)) > 0
 
 
 # -- spraying ------------------------------------------------------------------------------------
@@ -398,6 +418,10 @@ def forget_all(user: User) -> int:
     """Make every browser a stranger to this person's account; returns how many there were."""
     known = KnownBrowser.objects.filter(user=user, revoked_at__isnull=True)
     return known.update(revoked_at=timezone.now())
+
+
+def _login_key(login: str) -> str:
+    return _key("login", canonical_email(login))
 
 
 def _key(purpose: str, text: str) -> str:

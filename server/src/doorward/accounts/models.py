@@ -221,7 +221,10 @@ class SetupLink(models.Model):
 
 
 class Throttle(models.Model):
-    """One count of lockout.py. Times are milliseconds since 1970, to reckon with in SQL."""
+    """One count of lockout.py. Times are milliseconds since 1970, to reckon with in SQL.
+
+    A ladder's ``since`` is 0 once its owner was told of a sign-in during it.
+    """
 
     key = models.CharField(primary_key=True, max_length=80)
     count = models.IntegerField()

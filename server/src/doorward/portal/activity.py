@@ -73,6 +73,7 @@ WORDS: Final[dict[str, tuple[str, Promise]]] = {
     "account.second_step.failed": ("attention", _("The second step failed")),
     "account.recovery_codes.made": ("report", _("New recovery codes were made")),
     "account.login.succeeded": ("key", _("You signed in")),
+    "account.login.after_lock": ("attention", _("You signed in after too many wrong passwords")),
     "account.login.failed": ("attention", _("Somebody tried a wrong password")),
     "account.logout": ("leave", _("You signed out")),
     "account.locked": ("attention", _("New browsers had to wait: too many wrong passwords")),
