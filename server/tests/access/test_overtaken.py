@@ -605,7 +605,7 @@ def test_a25_a_token_revoked_meanwhile_does_nothing(stage: Stage) -> None:
 # -- sessions --------------------------------------------------------------------------------------
 
 
-def test_7_2_4_an_ended_session_takes_no_new_id(alice: User) -> None:
+def test_v7_2_4_an_ended_session_takes_no_new_id(alice: User) -> None:
     session = signed_in_tab(alice.email).session
     assert session["_auth_user_id"]
     sessions.end_others(alice, keep=None)
@@ -615,7 +615,7 @@ def test_7_2_4_an_ended_session_takes_no_new_id(alice: User) -> None:
     assert not UserSession.objects.exists()
 
 
-def test_7_4_3_of_two_who_sign_out_everywhere_else_the_first_has_the_last_word(
+def test_v7_4_3_of_two_who_sign_out_everywhere_else_the_first_has_the_last_word(
     alice: User,
 ) -> None:
     owner, thief = proved(alice), proved(alice)
