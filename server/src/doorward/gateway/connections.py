@@ -100,6 +100,10 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the request that came behind the one just answered, if one did."""
+        cycle: RequestResponseCycle = self.cycle
+        if cycle.response_complete and cycle.more_body and self._head_since is None:
+            # Refused before its body was read, which nobody waits for now: as long as for a head.
+            self._head_since = monotonic()
         super().on_response_complete()
         self._serve_begun()
 
