@@ -29,7 +29,6 @@ from server.tests.accounts.second_steps import (
 )
 from server.tests.asvs.test_second_step import reset_link
 from server.tests.conftest import PASSWORD
-from server.tests.portal.stock import device_of
 
 from doorward import settings as ours
 from doorward.accounts import browsers, exports
@@ -162,26 +161,6 @@ def test_row60_v14_3_1_an_apps_sign_out_says_so_too(alice: User) -> None:
     assert app.is_signed_in()
     answer = app.call("DELETE", "auth/session")
     assert answer["Clear-Site-Data"] == '"cache", "storage"'
-
-
-def test_row60_v14_3_2_nothing_of_a_signed_in_person_may_be_stored(
-    alices_browser: Client, alices_account: Account
-) -> None:
-    device = device_of(alices_account)
-    for path in (
-        "/",
-        "/devices/",
-        f"/devices/{device.pk}/",
-        "/reports/",
-        "/account/",
-        "/account/privacy/",
-        "/account/privacy/delete/",
-        "/account/activity/",
-        "/account/nowhere/",
-        "/_allauth/app/v1/auth/session",
-        "/api/v1/devices",
-    ):
-        assert "no-store" in alices_browser.get(path)["Cache-Control"], path
 
 
 def test_row60_the_installed_app_keeps_public_files_only(alices_browser: Client) -> None:
