@@ -3,14 +3,17 @@
 Both limits are written into the row when it is saved and asked for with it when it is loaded: an
 ended session costs no query of its own, and no cookie's date is believed.
 
-The cookie (or an app's token) is the session's id. The table holds only a keyed hash of it: a copy
-of the database opens no session.
+The cookie (or an app's token) is the session's id. The table holds only a keyed hash of it, and
+sealed what belongs to it: a copy of the database opens no session, and tells neither a reset link's
+key nor anything else that is under way.
 """
 
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
+import logging
 import re
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -19,9 +22,12 @@ from typing import Any, Final
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY as USER_KEY
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
-from django.core import signing
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
+
+from doorward.notices import envelope
+
+security_log = logging.getLogger("django.security.SuspiciousSession")
 
 IDLE: Final = timedelta(days=14)
 ABSOLUTE: Final = timedelta(days=30)
@@ -31,6 +37,9 @@ TOUCHED_EVERY: Final = timedelta(minutes=5)
 _ID: Final = re.compile(r"[a-z0-9]{32}")
 BEGAN: Final = "began"
 SEEN: Final = "seen"
+PURPOSE: Final = "session"
+SEALED: Final = "*"
+"""What a sealed row begins with; no signed one does."""
 
 
 def kept_as(session_id: str) -> str:
@@ -116,7 +125,7 @@ class SessionStore(SessionBase):
         if content == self._written:
             return
         row = [
-            self._signed(content),
+            _sealed(content),
             _stamp(self.get_expiry_date()),
             kept_as(self.session_key or ""),
         ]
@@ -139,13 +148,24 @@ class SessionStore(SessionBase):
         self._written = content
 
     def encode(self, session_dict: dict[str, Any]) -> str:
-        """Return what the table holds for this: signed, as ``decode`` reads it."""
-        return self._signed(self.serializer().dumps(session_dict))
+        """Return what the table holds for this: sealed, as ``decode`` reads it."""
+        return _sealed(self.serializer().dumps(session_dict))
 
-    def _signed(self, content: bytes) -> str:
-        # As signing.dumps writes it, but not compressed: that takes longer than it saves.
-        text = signing.b64_encode(content).decode()
-        return signing.TimestampSigner(salt=self.key_salt).sign(text)
+    def decode(self, session_data: bytes | str) -> dict[str, Any]:
+        """Return what the table holds; nothing, where it was not sealed here."""
+        if isinstance(session_data, bytes):
+            session_data = session_data.decode("ascii", "replace")
+        if not session_data.startswith(SEALED):
+            # Only signed: written before sessions were sealed. The next save seals it.
+            signed: dict[str, Any] = super().decode(session_data)
+            return signed
+        try:
+            content = envelope.unseal(_bytes(session_data), purpose=PURPOSE)
+        except (envelope.Unreadable, binascii.Error, UnicodeEncodeError):
+            security_log.warning("Session data corrupted")
+            return {}
+        held: dict[str, Any] = self.serializer().loads(content)
+        return held
 
     def delete(self, session_key: str | None = None) -> None:
         """End the session of this id, or this one; there may be none."""
@@ -215,6 +235,17 @@ class SessionStore(SessionBase):
         from django.contrib.sessions.models import Session
 
         return Session
+
+
+def _sealed(content: bytes) -> str:
+    # The session's id is no part of it: the row moves to another one whenever the id changes.
+    return SEALED + binascii.b2a_base64(
+        envelope.seal(content, purpose=PURPOSE), newline=False
+    ).decode("ascii")
+
+
+def _bytes(sealed: str) -> bytes:
+    return binascii.a2b_base64(sealed.removeprefix(SEALED).encode("ascii"), strict_mode=True)
 
 
 # By hand: every request of a signed-in person begins here, and making the SQL of a query set costs
