@@ -136,9 +136,12 @@ def remove_device(request: HttpRequest, device_id: UUID) -> Status[None]:
     """
     caller, origin = callers.of(request, Act.DEVICES_CHANGE), origin_of(request)
     device = finding.device(caller, device_id)
-    if removal.takes_proof(caller.user, by=caller.by):
+    try:
+        removal.remove(device, actor=caller.user, by=caller.by, ip=origin.ip, agent=origin.agent)
+    except removal.TakesProof:
         if caller.by == "token":
-            raise Refused("forbidden", "Tokens remove 5 devices in an hour: use the page for more.")
+            words = "Tokens remove 5 devices in an hour: use the page for more."
+            raise Refused("forbidden", words) from None
         caller.must_be_fresh()
-    removal.remove(device, actor=caller.user, ip=origin.ip, agent=origin.agent)
+        removal.remove(device, actor=caller.user, by="proof", ip=origin.ip, agent=origin.agent)
     return Status(204, None)

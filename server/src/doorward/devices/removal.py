@@ -21,20 +21,29 @@ class NameRefused(ValueError):
     """A device's name must hold 1 to 200 characters and none that only steer the text."""
 
 
-def takes_proof(actor: User, *, by: Literal["session", "token"]) -> bool:
-    """Count a removal that is asked for; tell whether it takes a fresh proof: the 6th in an hour.
-
-    Else a stolen session would take out one by one what it may not take out at once (ASVS 7.5.3).
-    """
-    # For the person, not for each session: a proof gives the session another id, and who has stolen
-    # one may have stolen two.
-    return not lockout.allow((lockout.REMOVALS, f"{by} {actor.pk}"))
+class TakesProof(Exception):
+    """It is the sixth in an hour: whoever asks proves again who they are (ASVS 7.5.3)."""
 
 
 @transaction.atomic
-def remove(device: Device, *, actor: User, ip: str = "", agent: str = "") -> None:
-    """Take the device out as this member says. Raises members.NotAllowed."""
+def remove(
+    device: Device,
+    *,
+    actor: User,
+    by: Literal["session", "token", "proof"] = "session",
+    ip: str = "",
+    agent: str = "",
+) -> None:
+    """Take the device out as this member says. Raises members.NotAllowed and TakesProof.
+
+    By a session or token they are counted: else a stolen one would take out one by one what it may
+    not take out at once.
+    """
     members.must_still(device.account, actor, Act.DEVICES_CHANGE)
+    # For the person, not for each session: a proof gives the session another id, and who has stolen
+    # one may have stolen two.
+    if by != "proof" and not lockout.allow((lockout.REMOVALS, f"{by} {actor.pk}")):
+        raise TakesProof
     take_out(device, actor=actor, ip=ip, agent=agent, why=Ended.REMOVED)
 
 

@@ -317,7 +317,11 @@ def remove(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
     if removal.takes_proof(visit.user, by="session"):
         asking_again.first(request)
     origin = origin_of(request)
-    removal.remove(device, actor=visit.user, ip=origin.ip, agent=origin.agent)
+    try:
+        removal.remove(device, actor=visit.user, by="session", ip=origin.ip, agent=origin.agent)
+    except removal.TakesProof:
+        prove_again(request)
+        removal.remove(device, actor=visit.user, by="proof", ip=origin.ip, agent=origin.agent)
     messages.success(
         request,
         _("%(name)s is removed. Its place is free.")

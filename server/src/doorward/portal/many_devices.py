@@ -145,7 +145,7 @@ def _remove(request: HttpRequest, visit: Visit, chosen: list[Device]) -> HttpRes
     asking_again.first(request, form_at=HERE)
     origin = origin_of(request)
     for device in chosen:
-        removal.remove(device, actor=visit.user, ip=origin.ip, agent=origin.agent)
+        removal.remove(device, actor=visit.user, by="proof", ip=origin.ip, agent=origin.agent)
     words = ngettext(
         "%(n)d device is removed. Its place is free.",
         "%(n)d devices are removed. Their places are free.",
