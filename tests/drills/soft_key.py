@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fido2 import cbor
 
 # Somebody was there, showed a finger, and a key comes with it (WebAuthn, 6.1).
+PRESENT: Final = 0x01
 PRESENT_AND_VERIFIED: Final = 0x05
 HAS_KEY: Final = 0x40
 
@@ -21,8 +22,12 @@ HAS_KEY: Final = 0x40
 class SoftKey:
     """One passkey, for one site."""
 
-    def __init__(self, origin: str) -> None:
+    def __init__(
+        self, origin: str, *, stays: bool | None = True, flags: int = PRESENT_AND_VERIFIED
+    ) -> None:
         self.origin = origin
+        # Whether it can be found without being named, as the browser says; and what is shown.
+        self.stays, self.flags = stays, flags
         self.name = secrets.token_bytes(16)
         self.owner = ""
         self.secret = ec.generate_private_key(ec.SECP256R1())
@@ -36,7 +41,7 @@ class SoftKey:
         public = cbor.encode(
             {1: 2, 3: -7, -1: 1, -2: at.x.to_bytes(32, "big"), -3: at.y.to_bytes(32, "big")}
         )
-        data = self._data(wanted["rp"]["id"], PRESENT_AND_VERIFIED | HAS_KEY)
+        data = self._data(wanted["rp"]["id"], self.flags | HAS_KEY)
         data += bytes(16) + struct.pack(">H", len(self.name)) + self.name + public
         made = cbor.encode({"fmt": "none", "attStmt": {}, "authData": data})
         client = self._client("webauthn.create", wanted["challenge"])
@@ -45,7 +50,7 @@ class SoftKey:
     def proved(self, options: dict[str, Any]) -> dict[str, Any]:
         """Answer what a site sends that wants to know whose passkey this is."""
         wanted = options["publicKey"]
-        data = self._data(wanted["rpId"], PRESENT_AND_VERIFIED)
+        data = self._data(wanted["rpId"], self.flags)
         client = self._client("webauthn.get", wanted["challenge"])
         signed = self.secret.sign(data + hashlib.sha256(client).digest(), ec.ECDSA(hashes.SHA256()))
         return self._answer(
@@ -67,7 +72,9 @@ class SoftKey:
             "rawId": _text(self.name),
             "type": "public-key",
             "response": response,
-            "clientExtensionResults": {"credProps": {"rk": True}},
+            "clientExtensionResults": {
+                "credProps": {} if self.stays is None else {"rk": self.stays}
+            },
         }
 
 

@@ -14,11 +14,12 @@ from allauth.mfa.totp import forms as totp_forms
 from allauth.mfa.totp.internal import auth as totp_auth
 from allauth.mfa.totp.internal import flows as totp_flows
 from allauth.mfa.webauthn import forms as webauthn_forms
+from allauth.mfa.webauthn.internal import auth as webauthn_auth
 from server.tests.accounts.second_steps import App, code_at
 from server.tests.conftest import PASSWORD
 
 from doorward.accounts import allauth_ways, asking_again, counted_tries
-from doorward.accounts.factors import recovery_codes, totp
+from doorward.accounts.factors import ceremonies, recovery_codes, totp
 from doorward.accounts.models import User
 from doorward.notices import envelope
 
@@ -32,6 +33,12 @@ def test_ours_stand_where_allauth_looks() -> None:
     assert webauthn_forms.check_rate_limit is counted_tries.count_passkey
     for place in (base_forms, totp_forms, webauthn_forms):
         assert place.check_rate_limit is counted_tries.count_try
+        assert place.check_rate_limit is allauth_ways.count_try
+    for name in ("begin_registration", "begin_authentication", "complete_authentication"):
+        assert getattr(webauthn_auth, name) is getattr(ceremonies, name)
+    for form in (webauthn_forms.AddWebAuthnForm, webauthn_forms.SignupWebAuthnForm):
+        assert form.clean is ceremonies.clean_new
+    assert webauthn_forms.LoginWebAuthnForm.clean_credential is ceremonies.clean_signing_in
     assert reauthentication.suspend_request is asking_again.suspend
     assert reauthentication.resume_request is asking_again.resume
     assert trust.is_trusted_browser is allauth_ways.is_trusted_browser

@@ -119,6 +119,7 @@ def test_a17_a_stolen_session_of_an_app_sets_no_password(settings: Any) -> None:
     app = App()
     app.call("POST", "auth/webauthn/signup", email=DORA)
     app.call("POST", "auth/email/verify", key=newest_code(DORA, settings))
+    assert app.call("GET", "auth/webauthn/signup").status_code == 200
     made = app.call("PUT", "auth/webauthn/signup", name="phone", credential=CREDENTIAL)
     assert made.status_code == 200, made.content
     assert app.is_signed_in()

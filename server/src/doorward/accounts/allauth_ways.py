@@ -23,7 +23,6 @@ from doorward.accounts import (
     counted_tries,
     letting_in,
     remembered,
-    sent_codes,
     sessions,
 )
 from doorward.accounts.factors import sealed_text
@@ -149,13 +148,14 @@ def install() -> None:
     from allauth.mfa.totp.internal import auth as totp_auth
     from allauth.mfa.totp.internal import flows as totp_flows
     from allauth.mfa.webauthn import forms as webauthn_forms
+    from allauth.mfa.webauthn.internal import auth as webauthn_auth
     from allauth.mfa.webauthn.internal import flows as webauthn_flows
     from allauth.usersessions import signals as usersessions_signals
     from allauth.usersessions.internal.flows import sessions as session_flows
     from allauth.usersessions.models import UserSession, UserSessionManager
     from django.contrib.auth.signals import user_logged_in
 
-    from doorward.accounts.factors import recovery_codes, totp
+    from doorward.accounts.factors import ceremonies, recovery_codes, sent_codes, totp
 
     # Whatever allauth changes of how somebody signs in, on pages and for apps.
     changing = (
@@ -180,6 +180,15 @@ def install() -> None:
         (base_forms, "check_rate_limit", counted_tries.count_try),
         (totp_forms, "check_rate_limit", counted_tries.count_new_app),
         (webauthn_forms, "check_rate_limit", counted_tries.count_passkey),
+        (base_forms, "check_rate_limit", count_try),
+        (totp_forms, "check_rate_limit", count_try),
+        (webauthn_forms, "check_rate_limit", count_try),
+        (webauthn_auth, "begin_registration", ceremonies.begin_registration),
+        (webauthn_auth, "begin_authentication", ceremonies.begin_authentication),
+        (webauthn_auth, "complete_authentication", ceremonies.complete_authentication),
+        (webauthn_forms.AddWebAuthnForm, "clean", ceremonies.clean_new),
+        (webauthn_forms.SignupWebAuthnForm, "clean", ceremonies.clean_new),
+        (webauthn_forms.LoginWebAuthnForm, "clean_credential", ceremonies.clean_signing_in),
         (trust, "is_trusted_browser", is_trusted_browser),
         (trust, "trust_browser", trust_browser),
         (UserSessionManager, "purge_and_list", sessions.purge_and_list),
