@@ -400,6 +400,58 @@ def test_l3_the_owner_gets_in_from_a_new_browser_by_one_mail(
     assert is_in(sign_in(alice.email, PASSWORD, tab=tab))
 
 
+def ask_for_mail(path: str, address: str, ip: str) -> tuple[int, bytes]:
+    answer = Client(HTTP_HOST="localhost").post(path, {"email": address}, REMOTE_ADDR=ip)
+    return answer.status_code, re.sub(rb'value="[A-Za-z0-9]{64}"', b"", answer.content)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("path", ["/login/link/", "/password/reset/"])
+def test_l3_one_stranger_does_not_use_up_the_owners_mails(
+    path: str, alice: User, clock: Clock
+) -> None:
+    for hour in range(30):
+        for _again in range(5):
+            ask_for_mail(path, alice.email, "198.51.100.7")
+        before = Mail.objects.count()
+        if hour in {0, 29}:
+            ask_for_mail(path, alice.email, "203.0.113.9")
+            assert Mail.objects.count() == before + 1, hour
+        clock.shift(timedelta(hours=1, seconds=1))
+
+
+@pytest.mark.django_db
+def test_l3_at_any_time_a_link_works_or_another_is_mailed_whoever_asked_before(
+    alice: User, clock: Clock, settings: Any
+) -> None:
+    """A stranger with a network for each ask; the owner comes at any time in between."""
+    answers = set()
+    for turn in range(80):
+        answers.add(ask_for_mail("/login/link/", alice.email, f"198.51.100.{turn}"))
+        if turn % 7 == 5:
+            answers.add(ask_for_mail("/login/link/", alice.email, f"203.0.113.{turn}"))
+            link = link_in(text_of(mails(settings)[-1]))
+            assert Client(HTTP_HOST="localhost").get(link).status_code == 200, turn
+        clock.shift(timedelta(minutes=9))
+    assert len(answers) == 1
+    # In 12 hours: five as before, and one for each half hour.
+    assert Mail.objects.count() <= 5 + 24
+
+
+@pytest.mark.django_db
+def test_l3_what_was_refused_by_one_bound_locks_no_other(alice: User, clock: Clock) -> None:
+    # The address is full, so that the network's second is refused; it is not spent by that.
+    near = (lockout.MAIL_PAIR, "near")
+    assert lockout.allow((lockout.MAIL_KEPT, "far"))
+    assert lockout.allow(near)
+    assert not lockout.allow(near, (lockout.MAIL_KEPT, "far"))
+    assert lockout.allow(near)
+
+
+def test_l3_a_link_is_kept_for_as_long_as_one_works() -> None:
+    assert lockout.MAIL_KEPT.within == lockout.MAIL_KEPT.lock == browsers.LINK_LASTS
+
+
 @pytest.mark.django_db
 def test_the_link_needs_the_password_still(alice: User, clock: Clock, settings: Any) -> None:
     fail_until_locked(alice.email, clock)

@@ -61,6 +61,10 @@ SENT_CODE: Final = Window("sent", 3, timedelta(minutes=10), timedelta(minutes=10
 CODE_NETWORK: Final = Window("codenet", 10, timedelta(minutes=5), timedelta(minutes=5))
 MAIL_HOUR: Final = Window("mail", 3, timedelta(hours=1), timedelta(hours=1))
 MAIL_DAY: Final = Window("mailday", 5, timedelta(hours=24), timedelta(hours=24))
+MAIL_PAIR: Final = Window("mailpair", 2, timedelta(hours=1), timedelta(hours=1))
+MAIL_PAIR_DAY: Final = Window("mailpairday", 4, timedelta(hours=24), timedelta(hours=24))
+# As long as the mailed link works: there is always one that works, or one is mailed.
+MAIL_KEPT: Final = Window("mailkept", 1, timedelta(minutes=30), timedelta(minutes=30))
 MAIL_NETWORK: Final = Window("mailnet", 20, timedelta(hours=1), timedelta(hours=1))
 SIGNUP_NETWORK: Final = Window("upnet", 20, timedelta(hours=1), timedelta(hours=1))
 SIGNUP_ADDRESS: Final = Window("up", 3, timedelta(hours=24), timedelta(hours=24))
@@ -333,11 +337,7 @@ def full(*wanted: tuple[Window, str]) -> timedelta | None:
             until = _take(window, key)
             if until is not None:
                 for earlier, held in taken:
-                    _run(
-                        "UPDATE accounts_throttle SET count = count - 1"
-                        " WHERE key = %s AND count > 0",
-                        [_window_key(earlier, held)],
-                    )
+                    _uncount(earlier, held)
                 return max(until - timezone.now(), timedelta(seconds=1))
             taken.append((window, key))
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from django.db import transaction
 from django.utils import timezone
@@ -12,6 +13,10 @@ from doorward.accounts import browsers, letters, lockout
 from doorward.accounts.models import User, canonical_email
 from doorward.audit import trail
 from doorward.notices import letter as post_office
+
+LINK: Final = "link"
+KEPT_FOR_OWNERS: Final = frozenset({LINK, "reset"})
+"""What only the owner of an address can want; with a sign-up nobody is an owner yet."""
 
 
 @transaction.atomic
@@ -51,7 +56,7 @@ def ask_for_link(address: str, *, ip: str, agent: str) -> None:
     Beyond what is mailed to one address or asked from one network, nothing happens, silently.
     """
     email = canonical_email(address)
-    if not may_mail("link", email, ip=ip):
+    if not may_mail(LINK, email, ip=ip):
         return
     user = User.objects.filter(email=email, is_active=True).first()
     if user is None:
@@ -63,12 +68,21 @@ def ask_for_link(address: str, *, ip: str, agent: str) -> None:
 
 
 def may_mail(purpose: str, address: str, *, ip: str) -> bool:
-    """Count a mail that somebody who isn't signed in causes; False when there were too many."""
-    key = f"{purpose} {canonical_email(address)}"
-    return lockout.allow(
-        (lockout.MAIL_HOUR, key),
-        (lockout.MAIL_DAY, key),
-        (lockout.MAIL_NETWORK, f"{purpose} {lockout.network_of(ip)}"),
+    """Count a mail that somebody who isn't signed in causes; False when there were too many.
+
+    Of what one address is mailed, one network causes less than all: the last is kept for another,
+    so that a stranger does not use up the owner's. The way in is mailed beyond that while no link
+    to it works that was mailed before, however many networks a stranger asks from.
+    """
+    key, network = f"{purpose} {canonical_email(address)}", lockout.network_of(ip)
+    to_address = ((lockout.MAIL_HOUR, key), (lockout.MAIL_DAY, key))
+    by_network = [(lockout.MAIL_NETWORK, f"{purpose} {network}")]
+    if purpose not in KEPT_FOR_OWNERS:
+        return lockout.allow(*by_network, *to_address)
+    pair = f"{key} {network}"
+    by_network += [(lockout.MAIL_PAIR, pair), (lockout.MAIL_PAIR_DAY, pair)]
+    return lockout.allow(*by_network, *to_address) or (
+        purpose == LINK and lockout.allow(*by_network, (lockout.MAIL_KEPT, key))
     )
 
 
