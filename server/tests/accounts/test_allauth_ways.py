@@ -31,9 +31,6 @@ def test_ours_stand_where_allauth_looks() -> None:
     assert base_forms.check_rate_limit is counted_tries.count_try
     assert totp_forms.check_rate_limit is counted_tries.count_new_app
     assert webauthn_forms.check_rate_limit is counted_tries.count_passkey
-    for place in (base_forms, totp_forms, webauthn_forms):
-        assert place.check_rate_limit is counted_tries.count_try
-        assert place.check_rate_limit is allauth_ways.count_try
     for name in ("begin_registration", "begin_authentication", "complete_authentication"):
         assert getattr(webauthn_auth, name) is getattr(ceremonies, name)
     for form in (webauthn_forms.AddWebAuthnForm, webauthn_forms.SignupWebAuthnForm):

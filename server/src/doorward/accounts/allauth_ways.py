@@ -23,6 +23,7 @@ from doorward.accounts import (
     counted_tries,
     letting_in,
     remembered,
+    sent_codes,
     sessions,
 )
 from doorward.accounts.factors import sealed_text
@@ -155,7 +156,7 @@ def install() -> None:
     from allauth.usersessions.models import UserSession, UserSessionManager
     from django.contrib.auth.signals import user_logged_in
 
-    from doorward.accounts.factors import ceremonies, recovery_codes, sent_codes, totp
+    from doorward.accounts.factors import ceremonies, recovery_codes, totp
 
     # Whatever allauth changes of how somebody signs in, on pages and for apps.
     changing = (
@@ -180,9 +181,6 @@ def install() -> None:
         (base_forms, "check_rate_limit", counted_tries.count_try),
         (totp_forms, "check_rate_limit", counted_tries.count_new_app),
         (webauthn_forms, "check_rate_limit", counted_tries.count_passkey),
-        (base_forms, "check_rate_limit", count_try),
-        (totp_forms, "check_rate_limit", count_try),
-        (webauthn_forms, "check_rate_limit", count_try),
         (webauthn_auth, "begin_registration", ceremonies.begin_registration),
         (webauthn_auth, "begin_authentication", ceremonies.begin_authentication),
         (webauthn_auth, "complete_authentication", ceremonies.complete_authentication),

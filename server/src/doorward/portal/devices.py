@@ -314,13 +314,11 @@ def remove(request: HttpRequest, visit: Visit, device_id: UUID) -> HttpResponse:
     device = _find(visit, device_id)
     if request.method != "POST":
         return render(request, "portal/devices/remove.html", {"visit": visit, "device": device})
-    if removal.takes_proof(visit.user, by="session"):
-        asking_again.first(request)
     origin = origin_of(request)
     try:
         removal.remove(device, actor=visit.user, by="session", ip=origin.ip, agent=origin.agent)
     except removal.TakesProof:
-        prove_again(request)
+        asking_again.first(request)
         removal.remove(device, actor=visit.user, by="proof", ip=origin.ip, agent=origin.agent)
     messages.success(
         request,
