@@ -93,6 +93,8 @@ CODE_VIEWS: Final = frozenset(
         "headless:app:account:confirm_login_code",
     }
 )
+# Where a sign-in by a passkey begins: asking for a challenge begins a session, too.
+PASSKEY_VIEWS: Final = frozenset({"mfa_login_webauthn", "headless:app:mfa:login_webauthn"})
 # allauth offers these though no phone number is ever asked for, and fails when they are called.
 UNUSED_VIEWS: Final = frozenset(
     {
@@ -374,18 +376,25 @@ class KnownBrowsers:
     def process_view(
         self, request: HttpRequest, _view: object, _args: object, _kwargs: object
     ) -> HttpResponse | None:
-        """Refuse a code when too many were tried; counted here, before it is compared."""
+        """Refuse a code, or a new session, when there were too many; counted before anything."""
         match = request.resolver_match
         if match is not None and match.view_name in UNUSED_VIEWS:
             return HttpResponseNotFound()
-        if request.method != "POST" or match is None or match.view_name not in CODE_VIEWS:
+        if match is None or match.view_name not in CODE_VIEWS | PASSKEY_VIEWS:
             return None
         # On a page the header is the sender's own invention, a new one at each try (A12).
         token = request.headers.get("X-Session-Token") if is_headless_path(request) else None
         session = token or request.session.session_key or ""
-        wait = lockout.full(
-            (lockout.CODE, session), (lockout.CODE_HOUR, session), (lockout.CODE_DAY, session)
-        )
+        # A made-up one counts nothing: there is no code to be guessed in it.
+        is_there = bool(session) and request.session.exists(session)
+        wait = None
+        if match.view_name in PASSKEY_VIEWS and not is_there:
+            network = lockout.network_of(origin_of(request).ip)
+            wait = lockout.full((lockout.PASSKEY_NETWORK, network))
+        elif match.view_name in CODE_VIEWS and request.method == "POST" and is_there:
+            wait = lockout.full(
+                (lockout.CODE, session), (lockout.CODE_HOUR, session), (lockout.CODE_DAY, session)
+            )
         return None if wait is None else too_many(request, lockout.Locked(wait, everybody=True))
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:

@@ -77,6 +77,8 @@ WRONG_FINDS: Final = Window("wrongfind", 10, timedelta(hours=24), timedelta(hour
 ALERT: Final = Window("alert", 1, timedelta(minutes=30), timedelta(minutes=30))
 INVITATIONS: Final = Window("invite", 20, timedelta(hours=24), timedelta(hours=24))
 INVITATION_MAIL: Final = Window("invitemail", 3, timedelta(hours=24), timedelta(hours=24))
+FOUNDINGS: Final = Window("found", 5, timedelta(hours=24), timedelta(hours=24))
+PASSKEY_NETWORK: Final = Window("passkeynet", 30, timedelta(minutes=5), timedelta(minutes=5))
 OFFERS: Final = Window("offer", 5, timedelta(hours=24), timedelta(hours=24))
 NEW_BROWSER_MAIL: Final = Window("newmail", 5, timedelta(hours=24), timedelta(hours=24))
 REMOVALS: Final = Window("remove", 5, timedelta(hours=1), timedelta(0))

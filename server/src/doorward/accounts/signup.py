@@ -11,6 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
+from doorward.accounts import lockout
 from doorward.accounts.models import Account, Membership, Role, User, canonical_email
 from doorward.audit import trail
 
@@ -28,9 +29,22 @@ def at_founding(act: Callable[[Account], object]) -> None:
         _at_founding.append(act)
 
 
+class FoundedTooOften(Exception):
+    """This person had several accounts founded today already."""
+
+
+def found_another(user: User, *, ip: str, agent: str) -> Account:
+    """Give somebody who is here already an account they own. Raises FoundedTooOften."""
+    if owns_none(user) and not lockout.allow((lockout.FOUNDINGS, str(user.pk))):
+        raise FoundedTooOften
+    return found_account(user, ip=ip, agent=agent)
+
+
 @transaction.atomic
 def found_account(user: User, *, ip: str = "", agent: str = "") -> Account:
     """Give the person an account they own, complete; a second call changes nothing."""
+    # Ten calls at once wait for each other here, and the nine find what the first one founded.
+    User.objects.select_for_update(no_key=True).values_list("pk").get(pk=user.pk)
     held = Membership.objects.select_related("account").filter(user=user, role=Role.OWNER).first()
     if held is not None:
         return held.account

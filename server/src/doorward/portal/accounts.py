@@ -59,7 +59,11 @@ def _choose(request: HttpRequest, user: User) -> HttpResponse:
 def found(request: HttpRequest) -> HttpResponse:
     """Start an account of their own for somebody who owns none; a second call changes nothing."""
     user, origin = cast(User, request.user), origin_of(request)
-    account = signup.found_account(user, ip=origin.ip, agent=origin.agent)
+    try:
+        account = signup.found_another(user, ip=origin.ip, agent=origin.agent)
+    except signup.FoundedTooOften:
+        messages.error(request, _("You started several accounts today. Try again tomorrow."))
+        return redirect("/account/accounts/")
     members.choose(user, account.pk)
     visits.look_at(request, account.pk)
     messages.success(request, _("This account is your own."))

@@ -109,7 +109,7 @@ def asks(request: HttpRequest) -> HttpResponse:
         # A part of a page whose session has ended has nothing to put there.
         by_part = request.headers.get("HX-Request") == "true"
         return HttpResponse(status=204) if by_part else redirect_to_login(request.path)
-    page = urlsplit(request.headers.get("HX-Current-URL", "")).path
+    page = _page_of(request)
     if request.method == "POST":
         asking.second_step_later(request.session)
         if request.headers.get("HX-Request") != "true":
@@ -120,6 +120,14 @@ def asks(request: HttpRequest) -> HttpResponse:
     response = render(request, "portal/parts/asks.html", {"asks": found})
     response.headers["Vary"] = "HX-Request, Cookie"
     return response
+
+
+def _page_of(request: HttpRequest) -> str:
+    try:
+        return urlsplit(request.headers.get("HX-Current-URL", "")).path
+    except ValueError:
+        # Of no page of ours: whatever is asked is shown.
+        return ""
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
