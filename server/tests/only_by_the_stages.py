@@ -34,6 +34,16 @@ class PastTheStages(AssertionError):
 
 
 @contextmanager
+def put_by_the_test(user: str) -> Iterator[None]:
+    """Let the test itself write a session of this person."""
+    _own_browser.user = user
+    try:
+        yield
+    finally:
+        _own_browser.user = None
+
+
+@contextmanager
 def watched() -> Iterator[list[str]]:
     """Have each way into a session watched; yields what was refused, to be emptied by a test."""
     refused: list[str] = []
@@ -70,11 +80,8 @@ def _watch_the_ways(patch: pytest.MonkeyPatch, handled: defaultdict[str, set[str
         return begin(request, found, answer, adapter)
 
     def force_login(self: Client, user: Any, backend: str | None = None) -> None:
-        _own_browser.user = str(user.pk)
-        try:
+        with put_by_the_test(str(user.pk)):
             force(self, user, backend)
-        finally:
-            _own_browser.user = None
 
     patch.setattr(LoginStageController, "set_handled", set_handled)
     patch.setattr(LoginStageController, "handle", handle)

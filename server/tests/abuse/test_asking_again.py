@@ -147,6 +147,8 @@ def test_row40_each_page_that_asks_leads_to_where_it_can_be_done(alice: User, ow
         ("post", "devices_act"),
         ("post", "device_replace"),
         ("post", "email_code_switch"),
+        ("post", "known_forget"),
+        ("post", "known_forget_others"),
         ("get", "mfa_remove_webauthn"),
         ("post", "mfa_remove_webauthn"),
         ("post", "member_hand_over"),

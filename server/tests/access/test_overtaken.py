@@ -37,6 +37,7 @@ from server.tests.api.test_api import BODIES
 from server.tests.conftest import PASSWORD, signed_in
 
 from doorward.accounts import (
+    browsers,
     invitations,
     leaving,
     members,
@@ -47,7 +48,7 @@ from doorward.accounts import (
     tokens,
 )
 from doorward.accounts.adapter import AccountAdapter
-from doorward.accounts.factors import recovery_codes, sealed_text, totp
+from doorward.accounts.factors import ceremonies, recovery_codes, sealed_text, totp
 from doorward.accounts.models import (
     Account,
     Approval,
@@ -244,6 +245,15 @@ class Stage:
         remembered.remember(self.alice, "x" * 43, ip="127.0.0.1", agent="Home/1.0")
         return {}
 
+    def _known_forget(self) -> tuple[str, dict[str, str]]:
+        browsers.add(self.alice, "", ip="127.0.0.1", agent="Home/1.0")
+        known = browsers.of(self.alice)[0]
+        return f"/account/sessions/browsers/{known.pk}/forget/", {}
+
+    def _known_forget_others(self) -> dict[str, str]:
+        browsers.add(self.alice, "", ip="127.0.0.1", agent="Home/1.0")
+        return {}
+
     def _session_end(self) -> tuple[str, dict[str, str]]:
         return f"/account/sessions/{self.elsewhere.pk}/end/", {}
 
@@ -359,6 +369,8 @@ def stage(
     # The computer's own key is the outside world here; tests/browser has a real one.
     monkeypatch.setattr(webauthn, "parse_registration_response", lambda credential: credential)
     monkeypatch.setattr(webauthn, "complete_registration", lambda credential: credential)
+    # What a challenge was for is tried in server/tests/abuse/test_passkey_ceremonies.py.
+    monkeypatch.setattr(ceremonies, "_must_be_meant", lambda *_: None)
     monkeypatch.setattr(webauthn, "get_credentials", lambda user: [])
     settings.SMS_URL = "file:"
     thief, _other = signed_in_tab(alice.email), signed_in_tab(alice.email)

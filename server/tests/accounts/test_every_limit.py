@@ -286,7 +286,14 @@ def test_a21_three_mails_an_hour_and_five_a_day_to_one_address_then_again(
         clock.shift(timedelta(seconds=wait))
         answers.add(ask(path, address, ip=f"198.51.100.{number}"))
         sent.append(Mail.objects.filter(to=address).count())
-    assert sent == [1, 2, 3, 3, 4, 5, 5, 5, 6]
+    assert (
+        sent
+        == {
+            "/password/reset/": [1, 2, 3, 3, 4, 5, 5, 5, 6],
+            # One beyond in half an hour: what strangers ask for leaves the owner a way in (L3).
+            "/login/link/": [1, 2, 3, 4, 5, 6, 6, 7, 8],
+        }[path]
+    )
     assert len(answers) == 1
 
 

@@ -332,7 +332,8 @@ def test_v7_5_1_a_copy_takes_a_fresh_proof_and_only_its_owner_may_fetch_it(
         found = re.search(r"/account/privacy/export/([0-9a-f-]{36})/", page)
         assert found is not None
         charlies = signed_in_tab(charlie.email)
-        charlies.post("/reauthenticate/", {"password": PASSWORD})
+        asked = charlies.get(found[0])["Location"]
+        charlies.post(asked, {"password": PASSWORD})
         assert charlies.get(found[0]).status_code == 404
         assert tab().get(found[0]).status_code == 302
         answer = browser.get(found[0])

@@ -122,6 +122,8 @@ def test_v7_5_3_removing_several_asks_once_more_and_takes_a_fresh_proof(
     assert stolen["Location"].startswith("/reauthenticate/")
     assert Device.objects.filter(revoked_at=None).count() == 3
     alices_browser.post(stolen["Location"], {"password": PASSWORD})
+    assert Device.objects.filter(revoked_at=None).count() == 3
+    act(alices_browser, "remove", *three, sure="1")
     assert Device.objects.filter(revoked_at=None).count() == 0
 
 
