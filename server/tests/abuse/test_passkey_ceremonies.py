@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.core.cache import cache
 from server.tests.accounts.second_steps import App, is_signed_in, tab
 from server.tests.conftest import PASSWORD
 from tests.drills.soft_key import PRESENT, PRESENT_AND_VERIFIED, SoftKey
@@ -45,6 +46,12 @@ def half_way(user: User) -> App:
     answer = app.call("POST", "auth/login", email=user.email, password=PASSWORD)
     assert answer.status_code == 401
     return app
+
+
+@pytest.fixture(autouse=True)
+def no_tries_of_other_tests(db: None) -> None:
+    """allauth's own limit of passkeys a minute is kept where no test's end empties it."""
+    cache.clear()
 
 
 def test_a17_a_challenge_of_ones_own_second_step_lets_no_stolen_key_in(

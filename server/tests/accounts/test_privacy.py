@@ -350,6 +350,7 @@ def test_v7_5_1_a_copy_takes_a_fresh_proof_and_only_its_owner_may_fetch_it(
         assert answer["Cache-Control"] == "no-store"
     with time_machine.travel(timezone.now() + timedelta(hours=25)):
         again = signed_in_tab(alice.email)
+        again.post(again.get(found[0])["Location"], {"password": PASSWORD})
         assert again.get(found[0]).status_code == 404
     outbox.send_due(timezone.now())
     assert not Mail.objects.filter(subject__contains=found[1]).exists()
