@@ -19,7 +19,7 @@ from doorward_agent import database, identity
 
 # In two halves, so that no scanner takes this file for the test file itself.
 EICAR: Final = r"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + "EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
-PATIENCE_S: Final = 30.0
+PATIENCE_S: Final = 90.0
 
 
 def until(true: Callable[[], bool], seconds: float = PATIENCE_S) -> float:
