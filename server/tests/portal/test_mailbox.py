@@ -28,3 +28,27 @@ def test_a_demo_shows_its_mail_with_markup_inert(
     assert "123456" in page
     assert "<script>alert" not in page
     assert "<b>Hello" not in page
+
+
+def test_a_mail_that_goes_while_the_mailbox_is_read_is_left_out(
+    client: Client, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.DEMO = True
+    (tmp_path / "mail").mkdir()
+    for number in (1, 2):
+        (tmp_path / "mail" / f"{number}.eml").write_text(
+            f"To: alice@example.org\nSubject: Mail {number}\n\nText\n"
+        )
+    read = Path.read_bytes
+
+    def read_and_delete_the_other(path: Path) -> bytes:
+        for other in path.parent.glob("*.eml"):
+            if other != path:
+                other.unlink()
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_and_delete_the_other)
+    answer = client.get("/demo/mailbox/", HTTP_HOST="localhost")
+    assert answer.status_code == 200
+    page = answer.content.decode()
+    assert ("Mail 1" in page) != ("Mail 2" in page)

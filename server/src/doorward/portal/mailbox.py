@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email
 import email.policy
 import email.utils
@@ -33,14 +34,25 @@ def mailbox(request: HttpRequest) -> HttpResponse:
     """Show the newest mails of a demo; anywhere else this page does not exist."""
     if not settings.DEMO:
         raise Http404
-    folder = Path(settings.DATA) / "mail"
-    newest = sorted(folder.glob("*.eml"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    letters = [_letter(path) for path in newest[:NEWEST]]
+    letters = [_letter(raw) for raw in _newest(Path(settings.DATA) / "mail")]
     return render(request, "portal/mailbox.html", {"letters": letters})
 
 
-def _letter(path: Path) -> Letter:
-    message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+def _newest(folder: Path) -> list[bytes]:
+    # A mail goes with the person it was for, maybe while we look.
+    written = {}
+    for path in folder.glob("*.eml"):
+        with contextlib.suppress(FileNotFoundError):
+            written[path] = path.stat().st_mtime_ns
+    found = []
+    for path in sorted(written, key=written.__getitem__, reverse=True)[:NEWEST]:
+        with contextlib.suppress(FileNotFoundError):
+            found.append(path.read_bytes())
+    return found
+
+
+def _letter(raw: bytes) -> Letter:
+    message = email.message_from_bytes(raw, policy=email.policy.default)
     body = message.get_body(("plain",))
     date = message["Date"]
     return Letter(
