@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import threading
@@ -12,6 +11,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 import django
+
+from doorward.settled import settle
 
 if TYPE_CHECKING:
     from doorward.gateway.bodies import Receive
@@ -62,12 +63,9 @@ class App:
         self.door = Door()
         self.door.start()
         _let_go_when_told_to_stop(self.door)
-        # What is here now stays: the collector need not look at it again and again.
-        gc.collect()
-        gc.freeze()
         # A report is some 500 objects that live for a moment, none of them in a ring: looking for
         # rings after every 700 of them took an eighth of the time of storing reports.
-        gc.set_threshold(50_000, 20, 20)
+        settle(look_after=(50_000, 20, 20))
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self.door.stop()

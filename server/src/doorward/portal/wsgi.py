@@ -1,10 +1,12 @@
 """The portal as granian loads it."""
 
-import gc
 import os
 
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
+from django.urls import get_resolver
+
+from doorward.settled import settle
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "doorward.settings")
 
@@ -18,9 +20,8 @@ arrivals = Arrivals(
     longest=settings.DATA_UPLOAD_MAX_MEMORY_SIZE,
 )
 
-# What was loaded stays: the collector need not walk through half a million objects again and again,
-# nor copy the pages that forked processes share. And it comes after 10,000 new objects, not after
-# every 700: a page makes some thousand, nearly all of which die by themselves.
-gc.collect()
-gc.freeze()
-gc.set_threshold(10_000, 20, 50)
+# Addresses and the views behind them are otherwise loaded by the first who ask.
+get_resolver().check()
+# The collector comes after 10,000 new objects, not after every 700: a page makes some thousand,
+# nearly all of which die by themselves.
+settle(look_after=(10_000, 20, 50))
