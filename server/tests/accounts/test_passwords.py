@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -95,10 +97,31 @@ def test_no_more_hashes_at_once_than_cores(monkeypatch: pytest.MonkeyPatch) -> N
 
     encoded = make_password("x")
     monkeypatch.setattr(nacl.pwhash.argon2id, "verify", counted)
-    monkeypatch.setattr(passwords, "_slots", threading.BoundedSemaphore(2))
+    monkeypatch.setattr(passwords, "_hashing", passwords.Hashing(2))
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(lambda _n: check_password("x", encoded), range(32)))
     assert most == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a priority is a whole process's")
+def test_a_hash_stands_back_behind_the_pages() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, 0)
+
+    pages = niceness()
+    assert passwords.Hashing(1).run(niceness) == min(pages + passwords.NICER, 19)
+    assert niceness() == pages
+
+
+def test_a_hash_that_fails_fails_where_it_was_asked_for() -> None:
+    hashing = passwords.Hashing(1)
+
+    def fail() -> bytes:
+        raise MemoryError("no 46 MiB left")
+
+    with pytest.raises(MemoryError, match="46 MiB"):
+        hashing.run(fail)
+    assert hashing.run(lambda: b"the next") == b"the next"
 
 
 # -- rules -----------------------------------------------------------------------------------------

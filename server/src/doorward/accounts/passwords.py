@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import os
 import re
+import sys
 import unicodedata
-from contextlib import AbstractContextManager
-from threading import BoundedSemaphore
-from typing import Any, Final
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import nacl.exceptions
 import nacl.pwhash.argon2id
@@ -27,20 +29,46 @@ _PHC: Final = re.compile(
     r"\$(?P<variety>argon2id)\$v=(?P<version>\d+)\$m=(?P<m>\d+),t=(?P<t>\d+),p=(?P<p>\d+)"
     r"\$(?P<salt>[A-Za-z0-9+/]+)\$(?P<hash>[A-Za-z0-9+/]+)"
 )
-# Each hash takes 46 MiB and a whole core. More at once than cores we may use would only wait,
-# holding memory.
-_slots: Final = BoundedSemaphore(
-    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-)
+# How much less of a core a hash gets than a page that wants it too (setpriority(2), "nice").
+NICER: Final = 5
 
 
 class PasswordTooLong(ValueError):
     """The password is longer than MOST_BYTES bytes."""
 
 
-def hash_slot() -> AbstractContextManager[Any]:
-    """Wait for one of this process's places to hash in: one per core."""
-    return _slots
+Hash = TypeVar("Hash")
+
+
+class Hashing:
+    """The threads that hash, as many as cores we may use, behind the threads that make pages.
+
+    Each hash takes 46 MiB and a whole core for tens of milliseconds; more at once would only wait,
+    holding memory. A page wants a core for a few: where it waits in line with hashes, each of them
+    takes its turn of the core in the midst of the page, and leaves nothing of it in the caches.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._threads = ThreadPoolExecutor(most, "hash", _stand_back)
+
+    def run(self, hash_it: Callable[[], Hash]) -> Hash:
+        """Return what it returns, or raise what it raises, once one of the threads has done it."""
+        return self._threads.submit(hash_it).result()
+
+
+def _stand_back() -> None:
+    # Elsewhere it would hold for the whole process.
+    if sys.platform == "linux":
+        os.nice(NICER)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+_hashing = Hashing(_cores())
 
 
 class SodiumArgon2Hasher(BasePasswordHasher):
@@ -60,10 +88,14 @@ class SodiumArgon2Hasher(BasePasswordHasher):
         raw = as_bytes(password)
         if len(raw) > MOST_BYTES:
             raise PasswordTooLong(f"a password has at most {MOST_BYTES} bytes")
-        with hash_slot():
-            encoded = nacl.pwhash.argon2id.str(
-                raw, opslimit=self.time_cost, memlimit=self.memory_kib * 1024
+        encoded: bytes = _hashing.run(
+            partial(
+                nacl.pwhash.argon2id.str,
+                raw,
+                opslimit=self.time_cost,
+                memlimit=self.memory_kib * 1024,
             )
+        )
         return self.algorithm + encoded.rstrip(b"\0").decode("ascii")
 
     def verify(self, password: str, encoded: str) -> bool:
@@ -71,15 +103,11 @@ class SodiumArgon2Hasher(BasePasswordHasher):
         raw = as_bytes(password)
         if len(raw) > MOST_BYTES:
             return False
-        with hash_slot():
-            try:
-                return bool(
-                    nacl.pwhash.argon2id.verify(
-                        encoded.removeprefix(self.algorithm).encode("ascii"), raw
-                    )
-                )
-            except nacl.exceptions.InvalidkeyError:
-                return False
+        stored = encoded.removeprefix(self.algorithm).encode("ascii")
+        try:
+            return bool(_hashing.run(partial(nacl.pwhash.argon2id.verify, stored, raw)))
+        except nacl.exceptions.InvalidkeyError:
+            return False
 
     def decode(self, encoded: str) -> dict[str, Any]:
         """Return the parts of a stored hash."""
