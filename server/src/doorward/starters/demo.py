@@ -23,6 +23,8 @@ from doorward.starters.serve import DoorTaken, require_free_doors
 from doorward.starters.supervisor import Supervisor, say, wait_until_ready
 
 ALICE: Final = "alice@example.org"
+# How it is called in the activity and among the known browsers that it leaves behind.
+CALLED: Final = {"User-Agent": "The demo itself"}
 MAIL_WITHIN_S: Final = 20.0
 PORT_TRIES: Final = 50
 # The test file every scanner knows (eicar.org), in two parts: this source must not be taken for it.
@@ -169,7 +171,7 @@ def _sign_out(site: str, token: str) -> None:
     import httpx2
 
     address = f"{site}/_allauth/app/v1/auth/session"
-    httpx2.delete(address, headers={"X-Session-Token": token}, timeout=20)
+    httpx2.delete(address, headers={**CALLED, "X-Session-Token": token}, timeout=20)
 
 
 def _mailed_code(mailbox: Path) -> str:
@@ -238,7 +240,7 @@ def _ask(
     import httpx2
 
     try:
-        answer = httpx2.post(address, json=body, headers=headers, timeout=20)
+        answer = httpx2.post(address, json=body, headers={**CALLED, **(headers or {})}, timeout=20)
     except httpx2.HTTPError as error:
         raise DemoFailed(f"{address} can't be reached: {error}") from None
     if answer.status_code != expected:
