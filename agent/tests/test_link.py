@@ -338,6 +338,21 @@ def test_leaving_twice_is_no_problem() -> None:
     assert server.paths() == ["self", "self"]
 
 
+def test_a38_what_waits_while_a_device_is_removed_is_never_sent() -> None:
+    told: list[str] = []
+    server = FakeServer(TOKEN_PROBLEM, always(lambda: problem("revoked")))
+    talk = connected(server, sent=lambda path, _body, _compressed: told.append(path))
+
+    async def three_at_once() -> list[object]:
+        # Each needs a token first, and one at a time asks for it.
+        calls = (talk.report([b"{}"]), talk.settings(), talk.report([b"{}"]))
+        return list(await asyncio.gather(*calls, return_exceptions=True))
+
+    assert [type(found) for found in go(three_at_once())] == [link.DeviceRemoved] * 3
+    assert server.paths() == ["token"], "asked once, answered once, not a word more"
+    assert told == ["/token"]
+
+
 def test_asvs_16_2_5_no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     server = FakeServer(always(lambda: problem("enrollment-refused")))

@@ -185,6 +185,7 @@ class Link:
         self._token = ""
         self._token_until = 0.0
         self._token_lock = asyncio.Lock()
+        self._removed: DeviceRemoved | None = None
         host = urlsplit(self.server).hostname or ""
         self._client = httpx2.AsyncClient(
             base_url=self.server,
@@ -327,6 +328,9 @@ class Link:
         plain: bytes,
         wait: int = 0,
     ) -> _T:
+        if self._removed is not None:
+            # Whatever waited for its turn meanwhile is no longer the server's business.
+            raise self._removed
         if wire:
             headers = {**headers, "Content-Type": "application/json"}
             if self._sent is not None:
@@ -346,7 +350,10 @@ class Link:
                 await response.aclose()
         if response.is_success:
             return _decoded(response, body, answer)
-        raise self._problem(response, body)
+        problem = self._problem(response, body)
+        if isinstance(problem, DeviceRemoved):
+            self._removed = problem
+        raise problem
 
     @contextlib.asynccontextmanager
     async def _mapped(self, seconds: float) -> AsyncIterator[None]:
