@@ -34,7 +34,7 @@ bodies = st.one_of(
 @pytest.fixture(autouse=True)
 def real_hasher(settings: Any, ground: None) -> None:
     """The suite's cheap hash can't take every text; ours can."""
-    settings.PASSWORD_HASHERS = ["doorward.accounts.passwords.SodiumArgon2Hasher"]
+    settings.PASSWORD_HASHERS = ["doorward.accounts.passwords.Argon2idHasher"]
 
 
 def paths() -> list[str]:

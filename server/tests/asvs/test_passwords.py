@@ -193,7 +193,7 @@ def test_v6_2_8_space_and_case_and_the_hundredth_character_matter() -> None:
 
 
 def test_v6_2_8_one_password_however_a_keyboard_composes_its_accents(settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["doorward.accounts.passwords.SodiumArgon2Hasher"]
+    settings.PASSWORD_HASHERS = ["doorward.accounts.passwords.Argon2idHasher"]
     typed = "Müßige Köche zählen Äpfel"
     decomposed = unicodedata.normalize("NFD", typed)
     assert decomposed != typed
@@ -218,7 +218,7 @@ def test_v6_2_9_long_passwords_work(length: int) -> None:
 def test_v6_2_9_4097_characters_are_refused_at_once_and_never_hashed(
     alice: User, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
-    settings.PASSWORD_HASHERS = ["doorward.accounts.passwords.SodiumArgon2Hasher"]
+    settings.PASSWORD_HASHERS = ["doorward.accounts.passwords.Argon2idHasher"]
 
     def never(*_args: Any, **_more: Any) -> None:
         raise AssertionError("it was hashed")
@@ -258,9 +258,9 @@ def test_v6_2_11_brand_and_address_in_a_password_are_named_and_refused(
 def test_v11_4_2_a_weaker_hash_is_made_anew_when_its_owner_signs_in(
     alice: User, settings: Any
 ) -> None:
-    settings.PASSWORD_HASHERS = ["doorward.accounts.passwords.SodiumArgon2Hasher"]
+    settings.PASSWORD_HASHERS = ["doorward.accounts.passwords.Argon2idHasher"]
 
-    class Weaker(passwords.SodiumArgon2Hasher):
+    class Weaker(passwords.Argon2idHasher):
         memory_kib = 8192
 
     User.objects.filter(pk=alice.pk).update(password=Weaker().encode(PASSWORD, ""))

@@ -28,7 +28,7 @@ TRIES = 200
 SHARE = 0.05
 MILLISECONDS = 3.0
 
-HASHERS = ["doorward.accounts.passwords.SodiumArgon2Hasher"]
+HASHERS = ["doorward.accounts.passwords.Argon2idHasher"]
 PASSWORD = "nine ships in the quiet morning"
 
 

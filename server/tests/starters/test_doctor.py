@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from doorward.accounts import hashing
 from doorward.starters import doctor
 
 
@@ -16,13 +17,13 @@ from doorward.starters import doctor
         (None, []),
     ],
 )
-def test_an_operator_hears_that_small_pages_make_sign_ins_slow(
+def test_an_operator_hears_that_small_pages_make_sign_ins_slower(
     enabled: str | None, states: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = tmp_path / "enabled"
     if enabled is not None:
         told.write_text(enabled + "\n")
-    monkeypatch.setattr(doctor, "HUGE_PAGES", told)
+    monkeypatch.setattr(hashing, "LARGE_PAGES", told)
     found = list(doctor._memory())
     assert [one.state for one in found] == states
     assert all(str(told) in one.advice for one in found if one.state == "note")

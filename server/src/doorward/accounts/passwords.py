@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import os
 import re
-import sys
 import unicodedata
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import nacl.exceptions
 import nacl.pwhash.argon2id
 from django.contrib.auth.hashers import BasePasswordHasher, mask_hash
 from django.utils.translation import gettext_noop
+
+from doorward.accounts import hashing
 
 # m=47104 KiB, t=1, p=1: the first of OWASP's equivalent choices for argon2id
 # (Password Storage Cheat Sheet).
@@ -29,58 +28,29 @@ _PHC: Final = re.compile(
     r"\$(?P<variety>argon2id)\$v=(?P<version>\d+)\$m=(?P<m>\d+),t=(?P<t>\d+),p=(?P<p>\d+)"
     r"\$(?P<salt>[A-Za-z0-9+/]+)\$(?P<hash>[A-Za-z0-9+/]+)"
 )
-# How much less of a core a hash gets than a page that wants it too (setpriority(2), "nice").
-NICER: Final = 5
+# Version 1.3, one lane, and the lengths that hashing.argon2id has.
+_OURS: Final = (19, 1, hashing.SALT_BYTES, hashing.HASH_BYTES)
 
 
 class PasswordTooLong(ValueError):
     """The password is longer than MOST_BYTES bytes."""
 
 
-Hash = TypeVar("Hash")
+_hashing = hashing.Hashing(hashing.cores())
 
 
-class Hashing:
-    """The threads that hash, as many as cores we may use, behind the threads that make pages.
+class Argon2idHasher(BasePasswordHasher):
+    """Argon2id as quick as this system can (hashing.py); the same string in the database by each.
 
-    Each hash takes 46 MiB and a whole core for tens of milliseconds; more at once would only wait,
-    holding memory. A page wants a core for a few: where it waits in line with hashes, each of them
-    takes its turn of the core in the midst of the page, and leaves nothing of it in the caches.
+    The string is what every Argon2 library understands, behind Django's name for it.
     """
 
-    def __init__(self, most: int) -> None:
-        self._threads = ThreadPoolExecutor(most, "hash", _stand_back)
-
-    def run(self, hash_it: Callable[[], Hash]) -> Hash:
-        """Return what it returns, or raise what it raises, once one of the threads has done it."""
-        return self._threads.submit(hash_it).result()
-
-
-def _stand_back() -> None:
-    # Elsewhere it would hold for the whole process.
-    if sys.platform == "linux":
-        os.nice(NICER)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-_hashing = Hashing(_cores())
-
-
-class SodiumArgon2Hasher(BasePasswordHasher):
-    """Argon2id by libsodium: faster than argon2-cffi's wheel, the same string in the database."""
-
     algorithm = "argon2"
-    library = "nacl.pwhash"
     memory_kib = MEMORY_KIB
     time_cost = TIME_COST
 
     def salt(self) -> str:
-        """Return nothing: libsodium draws the salt itself, 16 bytes from the system."""
+        """Return nothing: each hash draws its own salt, 16 bytes from the system."""
         return ""
 
     def encode(self, password: str, salt: str) -> str:
@@ -88,24 +58,25 @@ class SodiumArgon2Hasher(BasePasswordHasher):
         raw = as_bytes(password)
         if len(raw) > MOST_BYTES:
             raise PasswordTooLong(f"a password has at most {MOST_BYTES} bytes")
-        encoded: bytes = _hashing.run(
-            partial(
-                nacl.pwhash.argon2id.str,
-                raw,
-                opslimit=self.time_cost,
-                memlimit=self.memory_kib * 1024,
-            )
-        )
-        return self.algorithm + encoded.rstrip(b"\0").decode("ascii")
+        drawn = os.urandom(hashing.SALT_BYTES)
+        found = _hash(raw, drawn, self.memory_kib, self.time_cost)
+        cost = f"m={self.memory_kib},t={self.time_cost},p=1"
+        return f"{self.algorithm}$argon2id$v=19${cost}${_base64(drawn)}${_base64(found)}"
 
     def verify(self, password: str, encoded: str) -> bool:
         """Tell whether this is the password; one that is too long is not, and costs nothing."""
         raw = as_bytes(password)
         if len(raw) > MOST_BYTES:
             return False
-        stored = encoded.removeprefix(self.algorithm).encode("ascii")
+        parts = self.decode(encoded)
+        salt, stored = parts["salt"].encode("latin1"), _bytes(parts["hash"])
+        if (parts["version"], parts["parallelism"], len(salt), len(stored)) == _OURS:
+            found = _hash(raw, salt, parts["memory_cost"], parts["time_cost"])
+            return hmac.compare_digest(found, stored)
+        # Of another program, brought along: by the library that takes it as it is.
+        phc = encoded.removeprefix(self.algorithm).encode("ascii")
         try:
-            return bool(_hashing.run(partial(nacl.pwhash.argon2id.verify, stored, raw)))
+            return bool(_hashing.run(lambda _memory: nacl.pwhash.argon2id.verify(phc, raw)))
         except nacl.exceptions.InvalidkeyError:
             return False
 
@@ -114,7 +85,6 @@ class SodiumArgon2Hasher(BasePasswordHasher):
         match = _PHC.fullmatch(encoded.removeprefix(self.algorithm))
         if match is None:
             raise ValueError("not an argon2id hash")
-        salt = match["salt"]
         return {
             "algorithm": self.algorithm,
             "variety": match["variety"],
@@ -122,7 +92,7 @@ class SodiumArgon2Hasher(BasePasswordHasher):
             "memory_cost": int(match["m"]),
             "time_cost": int(match["t"]),
             "parallelism": int(match["p"]),
-            "salt": base64.b64decode(salt + "=" * (-len(salt) % 4)).decode("latin1"),
+            "salt": _bytes(match["salt"]).decode("latin1"),
             "hash": match["hash"],
         }
 
@@ -147,6 +117,23 @@ class SodiumArgon2Hasher(BasePasswordHasher):
 
     def harden_runtime(self, password: str, encoded: str) -> None:
         """Do nothing: parameters are only raised together with a rehash at the next sign-in."""
+
+
+def _hash(password: bytes, salt: bytes, memory_kib: int, time_cost: int) -> bytes:
+    return _hashing.run(
+        lambda memory: hashing.argon2id(
+            password, salt, memory, memory_kib=memory_kib, time_cost=time_cost
+        )
+    )
+
+
+def _base64(raw: bytes) -> str:
+    # Without what fills it up: the PHC form has none.
+    return base64.b64encode(raw).decode("ascii").rstrip("=")
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4))
 
 
 def as_bytes(password: str) -> bytes:

@@ -1,0 +1,180 @@
+"""Where passwords are hashed: on which threads, in which memory, by which library."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nacl.pwhash.argon2id
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from doorward.accounts import hashing
+
+SALT = b"sixteen bytes it"
+SMALL_KIB = 1024
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="memory is kept on Linux alone")
+
+
+def test_no_more_hashes_at_once_than_threads() -> None:
+    running, most, lock = 0, 0, threading.Lock()
+
+    def counted(memory: hashing.KeptMemory) -> bytes:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        try:
+            return hashing.argon2id(b"x", SALT, memory, memory_kib=SMALL_KIB, time_cost=1)
+        finally:
+            with lock:
+                running -= 1
+
+    threads = hashing.Hashing(2)
+    with ThreadPoolExecutor(16) as pool:
+        assert len(set(pool.map(lambda _n: threads.run(counted), range(32)))) == 1
+    assert most == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a priority is a whole process's")
+def test_a_hash_stands_back_behind_the_pages() -> None:
+    def niceness(_memory: object = None) -> int:
+        return os.getpriority(os.PRIO_PROCESS, 0)
+
+    pages = niceness()
+    assert hashing.Hashing(1).run(niceness) == min(pages + hashing.NICER, 19)
+    assert niceness() == pages
+
+
+def test_a_hash_that_fails_fails_where_it_was_asked_for() -> None:
+    threads = hashing.Hashing(1)
+
+    def fail(_memory: object) -> bytes:
+        raise MemoryError("no 46 MiB left")
+
+    with pytest.raises(MemoryError, match="46 MiB"):
+        threads.run(fail)
+    assert threads.run(lambda _memory: b"the next") == b"the next"
+
+
+@linux_only
+@settings(deadline=None, max_examples=40)
+@given(
+    password=st.binary(max_size=4096),
+    salt=st.binary(min_size=hashing.SALT_BYTES, max_size=hashing.SALT_BYTES),
+    memory_kib=st.integers(8, 4096),
+    time_cost=st.integers(1, 3),
+)
+def test_both_libraries_make_the_same_hash(
+    password: bytes, salt: bytes, memory_kib: int, time_cost: int
+) -> None:
+    by_libsodium = nacl.pwhash.argon2id.kdf(
+        hashing.HASH_BYTES, password, salt, opslimit=time_cost, memlimit=memory_kib * 1024
+    )
+    ours = KEPT.argon2id(password, salt, memory_kib=memory_kib, time_cost=time_cost)
+    assert ours == by_libsodium
+
+
+# One for all examples: what a hash leaves in it must change nothing of the next.
+KEPT = hashing.KeptMemory()
+
+
+@linux_only
+def test_the_memory_is_taken_once_wiped_after_each_hash_and_given_back() -> None:
+    memory = hashing.KeptMemory()
+    assert memory.size == 0
+    hashed = memory.argon2id(b"x", SALT, memory_kib=SMALL_KIB, time_cost=1)
+    mapped = memory._mapped
+    assert mapped is not None
+    assert memory.size == SMALL_KIB * 1024
+    assert not any(mapped[:]), "nothing of a password's hash is left in it"
+    assert memory.argon2id(b"x", SALT, memory_kib=SMALL_KIB, time_cost=1) == hashed
+    assert memory._mapped is mapped, "the same memory again"
+    memory.release()
+    assert memory.size == 0
+    assert mapped.closed
+    assert memory.argon2id(b"x", SALT, memory_kib=SMALL_KIB, time_cost=1) == hashed
+
+
+@linux_only
+def test_an_idle_thread_gives_its_memory_back() -> None:
+    given_back = threading.Event()
+
+    class Watched(hashing.KeptMemory):
+        def release(self) -> None:
+            super().release()
+            if self.size == 0 and kept:
+                given_back.set()
+
+    kept: list[hashing.KeptMemory] = []
+
+    def hash_it(memory: hashing.KeptMemory) -> bytes:
+        hashed = memory.argon2id(b"x", SALT, memory_kib=SMALL_KIB, time_cost=1)
+        kept.append(memory)
+        return hashed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hashing, "KeptMemory", Watched)
+        threads = hashing.Hashing(1, idle_s=0.01)
+        first = threads.run(hash_it)
+        assert given_back.wait(20)
+        assert kept[0].size == 0
+        assert threads.run(hash_it) == first, "and takes it anew for the next"
+
+
+@linux_only
+def test_where_there_is_no_memory_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_words: object, **_more: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    memory = hashing.KeptMemory()
+    monkeypatch.setattr("mmap.mmap", none_left)
+    with pytest.raises(MemoryError, match="to hash a password in"):
+        memory.argon2id(b"x", SALT, memory_kib=SMALL_KIB, time_cost=1)
+    monkeypatch.undo()
+    assert memory.argon2id(b"x", SALT, memory_kib=SMALL_KIB, time_cost=1)
+
+
+@linux_only
+def test_a_cost_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"[Tt]ime"):
+        hashing.KeptMemory().argon2id(b"x", SALT, memory_kib=SMALL_KIB, time_cost=0)
+
+
+@linux_only
+@pytest.mark.parametrize(
+    ("enabled", "keeps"),
+    [
+        ("[always] madvise never\n", False),
+        ("always [madvise] never\n", True),
+        ("always madvise [never]\n", True),
+        (None, False),
+    ],
+)
+def test_memory_is_kept_where_the_kernel_gives_no_large_pages_unasked(
+    enabled: str | None, keeps: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = tmp_path / "enabled"
+    if enabled is not None:
+        setting.write_text(enabled)
+    monkeypatch.setattr(hashing, "LARGE_PAGES", setting)
+    assert hashing.keeping_is_quicker() is keeps
+
+
+@pytest.mark.parametrize("keeps", [False, pytest.param(True, marks=linux_only)])
+def test_a_password_kept_by_one_library_is_checked_by_the_other(
+    keeps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from doorward.accounts.passwords import Argon2idHasher
+
+    hasher = Argon2idHasher()
+    monkeypatch.setattr(hashing, "KEEPS_MEMORY", keeps)
+    encoded = hasher.encode("a door that opens", "")
+    monkeypatch.setattr(hashing, "KEEPS_MEMORY", sys.platform == "linux" and not keeps)
+    assert hasher.verify("a door that opens", encoded)
+    assert not hasher.verify("a door that opened", encoded)
