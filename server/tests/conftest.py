@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import connections
-from django.db.backends.base.operations import BaseDatabaseOperations
 from django.test import Client
-from server.tests import only_by_the_stages
+from server.tests import emptied, only_by_the_stages
 
 from doorward.accounts import signup
 from doorward.accounts.models import Account, Membership, Role, User
-from doorward.audit import head
-
-written_once = import_module("doorward.audit.migrations.0004_sealed_head")
 
 PASSWORD = "a door that opens for Alice"
 
@@ -65,28 +60,9 @@ def refused_past_the_stages(every_way_in: list[str]) -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def events_can_be_emptied(django_db_setup: None) -> Iterator[None]:
-    """Between tests that commit, Django empties every table; SQLite's own refusal is set aside.
-
-    Afterwards it stands again, and so does the sealed count of events, at none.
-    """
-    real = BaseDatabaseOperations.execute_sql_flush
-
-    def empty(self: BaseDatabaseOperations, sql_list: list[str]) -> None:
-        with self.connection.cursor() as cursor:
-            for name in written_once.SQLITE if self.connection.vendor == "sqlite" else ():
-                cursor.execute(f"DROP TRIGGER {name}")
-            real(self, sql_list)
-            for name, rule in written_once.SQLITE.items():
-                if self.connection.vendor == "sqlite":
-                    cursor.execute(f"CREATE TRIGGER {name} {rule}")
-            cursor.execute(
-                "INSERT INTO audit_head (id, events, chain, mark) VALUES (1, 0, %s, %s)",
-                [head.GENESIS, head.mark_of(0, head.GENESIS)],
-            )
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BaseDatabaseOperations, "execute_sql_flush", empty)
+def emptied_quickly(django_db_setup: None) -> Iterator[None]:
+    """Between tests that commit, Django empties every table."""
+    with emptied.quickly():
         yield
 
 
