@@ -177,6 +177,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "doorward.portal.responses.ContentPolicy",
     "doorward.portal.errors.explain_wrong_method",
+    "doorward.portal.errors.tell_the_signed_out",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",

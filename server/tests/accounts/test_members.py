@@ -659,6 +659,17 @@ def test_ownership_passes_when_both_have_agreed_with_a_fresh_proof(
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("sent", [{}, {"role_after": "owner"}, {"role_after": "king"}])
+def test_handing_over_without_a_role_for_afterwards_says_what_is_missing(
+    alice: User, bob: User, alices_account: Account, sent: dict[str, str]
+) -> None:
+    answer = proved(signed_in(alice)).post(f"/account/members/{bob.pk}/hand-over/", sent)
+    assert answer.status_code == 422
+    assert "Choose what you will be afterwards." in answer.content.decode()
+    assert not OwnershipTransfer.objects.exists()
+
+
+@pytest.mark.django_db
 def test_an_offer_ends_by_either_side_by_time_and_with_its_giver(
     alice: User, bob: User, alices_account: Account
 ) -> None:

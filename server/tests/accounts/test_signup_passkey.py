@@ -22,6 +22,7 @@ from server.tests.accounts.second_steps import (
     type_password,
 )
 
+from doorward.accounts import signup_passkey
 from doorward.accounts.models import Account, User
 
 DORA = "dora@example.org"
@@ -185,3 +186,25 @@ def test_whoever_can_make_no_passkey_goes_on_with_a_password(settings: Any) -> N
     browser.post(form, {"password1": LONG, "password2": LONG})
     type_password(browser, DORA, LONG)
     assert is_signed_in(browser)
+
+
+def test_of_two_passkeys_removed_at_once_one_stays(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = signed_up(settings)
+    first = Authenticator.objects.get(type="webauthn")
+    second = Authenticator.objects.create(user=first.user, type="webauthn", data=first.data)
+    other_tab = tab()
+    other_tab.cookies = browser.cookies
+    looked = signup_passkey.leaves_a_way_in
+
+    def while_the_other_goes(user: User, *, without: list[int]) -> bool:
+        monkeypatch.setattr(signup_passkey, "leaves_a_way_in", looked)
+        there_are_two = looked(user, without=without)
+        other_tab.post(f"/account/security/webauthn/keys/{second.pk}/remove/")
+        assert not Authenticator.objects.filter(pk=second.pk).exists()
+        return there_are_two
+
+    monkeypatch.setattr(signup_passkey, "leaves_a_way_in", while_the_other_goes)
+    browser.post(f"/account/security/webauthn/keys/{first.pk}/remove/")
+    assert Authenticator.objects.filter(pk=first.pk).exists()

@@ -61,3 +61,19 @@ def test_a_button_s_address_opened_by_hand_shows_a_page_and_not_a_blank_window(
     assert "default-src 'self'" in answer["Content-Security-Policy"]
     program = Client(HTTP_HOST="localhost", headers={"accept": "application/json"})
     assert program.get("/login/link/").content == b""
+
+
+def test_what_was_sent_after_the_session_ended_elsewhere_is_said_not_to_be_done(db: None) -> None:
+    signed_out = Client(HTTP_HOST="localhost")
+    opened = signed_out.get("/account/members/invite/")
+    assert opened["Location"] == "/login/?next=/account/members/invite/"
+    assert "was not done" not in signed_out.get(opened["Location"]).content.decode()
+
+    sent = signed_out.post("/account/members/invite/", {"email": "charlie@example.org"})
+
+    assert sent.status_code == 302
+    page = signed_out.get(sent["Location"])
+    assert "What you just sent was not done" in page.content.decode()
+    assert page.context["redirect_field_value"] == "/account/members/invite/", "and the way back"
+    wrong = signed_out.post(sent["Location"], {"login": "alice@example.org", "password": "no"})
+    assert "was not done" not in wrong.content.decode(), "said once"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import structlog
+from django.conf import settings
+from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from uuid_utils.compat import uuid7
@@ -59,6 +61,24 @@ def explain_wrong_method(
         page = _plainly("errors/405.html", 405)
         page["Allow"] = response.get("Allow", "")
         return page
+
+    return answer
+
+
+def tell_the_signed_out(
+    get_response: Callable[[HttpRequest], HttpResponse],
+) -> Callable[[HttpRequest], HttpResponse]:
+    """Let the sign-in page say that what was sent there from has not been done.
+
+    One gets there by sending a form on a page that was left open while its session ended.
+    """
+    before = f"{settings.LOGIN_URL}?{REDIRECT_FIELD_NAME}="
+
+    def answer(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        if request.method == "POST" and response.get("Location", "").startswith(before):
+            response["Location"] += "&unsent=yes"
+        return response
 
     return answer
 

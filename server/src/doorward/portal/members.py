@@ -302,7 +302,12 @@ def hand_over(request: HttpRequest, visit: Visit, person_id: UUID) -> HttpRespon
     roles = [(role.value, role.label, words) for role, words in ROLES.items() if role != Role.OWNER]
     role_after = request.POST.get("role_after", "")
     if request.method != "POST" or role_after not in {value for value, _label, _words in roles}:
-        context = {"visit": visit, "place": place, "roles": roles}
+        context = {
+            "visit": visit,
+            "place": place,
+            "roles": roles,
+            "wrong": request.method == "POST" and _("Choose what you will be afterwards."),
+        }
         return render(
             request,
             "portal/members/hand_over.html",
