@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 PYTHON_FOLDERS = ("protocol", "agent", "server", "tests", "bench", "doorward")
+PRODUCT = ("protocol/src", "agent/src", "server/src")
 MYPY_FOLDERS = ("conftest.py", "protocol", "agent", "server", "tests", "bench")
 
 
@@ -19,6 +20,7 @@ def steps() -> list[tuple[str, list[str]]]:
     return [
         ("format", [str(BIN / "ruff"), "format", "--check", *PYTHON_FOLDERS]),
         ("lint", [str(BIN / "ruff"), "check", *PYTHON_FOLDERS]),
+        ("bandit", [str(BIN / "bandit"), "-q", "-c", "pyproject.toml", "-r", *PRODUCT]),
         ("imports", [str(BIN / "lint-imports")]),
         ("templates", [str(BIN / "djade"), "--check", "--target-version", "5.2", *templates]),
         (

@@ -272,7 +272,7 @@ def of_episode(login: str) -> list[Any]:
 
 def tell_once(login: str) -> bool:
     """Note that the owner is told of a sign-in; False when there is no episode to tell of."""
-    told = f"UPDATE accounts_throttle SET since = 0 WHERE {UNTOLD_EPISODE}"  # noqa: S608 - ours
+    told = f"UPDATE accounts_throttle SET since = 0 WHERE {UNTOLD_EPISODE}"  # nosec B608 # noqa: S608 - ours
     return _run(told, of_episode(login)) > 0
 
 
