@@ -134,9 +134,9 @@ def test_v6_2_12_a_silent_service_costs_two_seconds_once(service: Service) -> No
     begun = time.monotonic()
     assert refusal(LEAKED) == ""
     assert time.monotonic() - begun < breaches.SECONDS + 1.5
-    begun = time.monotonic()
+    asked = len(service.asked)
     assert refusal(LEAKED) == ""
-    assert time.monotonic() - begun < 0.5
+    assert len(service.asked) == asked, "not waited for a second time"
 
 
 def test_v12_3_2_a_service_without_a_good_certificate_is_not_believed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import argon2.low_level
@@ -46,12 +47,15 @@ def test_v6_2_8_two_long_passwords_that_differ_in_the_last_character_differ() ->
     assert not check_password("x" * 4095 + "b", encoded)
 
 
-def test_v6_2_9_a_password_that_is_too_long_costs_no_hash() -> None:
+def test_v6_2_9_a_password_that_is_too_long_costs_no_hash(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = make_password("x")
-    begun = time.perf_counter()
+    hashed: list[object] = []
+    monkeypatch.setattr(passwords, "_hashing", SimpleNamespace(run=hashed.append))
+    begun = time.thread_time()
     for _try in range(100):
         assert not check_password("x" * 1_000_000, encoded)
-    assert (time.perf_counter() - begun) / 100 < 0.005
+    assert (time.thread_time() - begun) / 100 < 0.005
+    assert not hashed
     with pytest.raises(passwords.PasswordTooLong):
         make_password("x" * 4097)
 
@@ -156,9 +160,9 @@ def test_v6_2_1_with_a_second_step_eight_characters_are_enough(alice: User) -> N
 @pytest.mark.django_db
 def test_a43_judging_a_hostile_password_is_quick() -> None:
     for password in ("a1" * 2000, "password" * 500, "(" * 4000, "a\u0301" * 1300):
-        begun = time.perf_counter()
+        begun = time.thread_time()
         refused(password)
-        assert time.perf_counter() - begun < 0.5
+        assert time.thread_time() - begun < 0.5
 
 
 def test_a_reason_never_repeats_the_password() -> None:
