@@ -178,6 +178,7 @@ MIDDLEWARE = [
     "doorward.portal.responses.ContentPolicy",
     "doorward.portal.errors.explain_wrong_method",
     "doorward.portal.errors.tell_the_signed_out",
+    "doorward.portal.errors.WaitForHashes",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -55,11 +56,95 @@ def test_a_hash_that_fails_fails_where_it_was_asked_for() -> None:
     threads = hashing.Hashing(1)
 
     def fail(_memory: object) -> bytes:
+        raise ValueError("no such cost")
+
+    def starve(_memory: object) -> bytes:
         raise MemoryError("no 46 MiB left")
 
-    with pytest.raises(MemoryError, match="46 MiB"):
+    with pytest.raises(ValueError, match="no such cost"):
         threads.run(fail)
+    with pytest.raises(hashing.Busy, match="no memory"):
+        threads.run(starve)
     assert threads.run(lambda _memory: b"the next") == b"the next"
+
+
+def test_nobody_waits_for_ever_and_what_nobody_waits_for_is_not_hashed() -> None:
+    threads = hashing.Hashing(1, wait_s=0.05)
+    let_go = threading.Event()
+    hashed: list[str] = []
+
+    def hold(_memory: object) -> None:
+        let_go.wait(20)
+
+    def late(_memory: object) -> None:
+        hashed.append("late")
+
+    with pytest.raises(hashing.Busy, match="no thread"):
+        threads.run(hold)
+    with pytest.raises(hashing.Busy, match="no thread"):
+        threads.run(late)
+    let_go.set()
+    patient = hashing.Hashing(1)
+    patient._waiting, patient._started = threads._waiting, 1
+    assert patient.run(lambda _memory: "the next") == "the next"
+    assert not hashed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a priority is a whole process's")
+def test_where_a_thread_may_not_stand_back_it_hashes_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(_by: int) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr("os.nice", refused)
+    assert hashing.Hashing(1).run(lambda _memory: b"hashed") == b"hashed"
+
+
+def test_where_the_system_gives_no_more_threads_those_there_are_hash(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, left = threading.Thread.start, [1]
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name.startswith("hash-"):
+            if not left[0]:
+                raise RuntimeError("can't start new thread")
+            left[0] -= 1
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    threads = hashing.Hashing(2)
+    names = {threads.run(lambda _memory: threading.current_thread().name) for _ in range(5)}
+    assert names == {"hash-0"}
+    left[0] = 9
+    threads.run(lambda _memory: None)
+    assert left[0] == 8, "the second one, and no more"
+
+
+NO_CALLBACKS = """
+import ctypes, sys
+# What systemd's MemoryDenyWriteExecute asks of the kernel (PR_SET_MDWE, Linux 6.3).
+if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):
+    print("not here")
+    sys.exit()
+from doorward.accounts import hashing
+threads = hashing.Hashing(2)
+hashed = threads.run(
+    lambda memory: hashing.argon2id(b"x", b"sixteen bytes it", memory, memory_kib=64, time_cost=1)
+)
+print(hashing.KEEPS_MEMORY, len(hashed))
+"""
+
+
+@linux_only
+def test_where_no_memory_may_be_written_and_run_libsodium_hashes() -> None:
+    told = subprocess.run(  # noqa: S603 - our own words
+        [sys.executable, "-c", NO_CALLBACKS], check=True, capture_output=True, text=True, timeout=60
+    ).stdout.strip()
+    if told == "not here":
+        pytest.skip("this kernel has no such rule")
+    assert told in {"False 32", "True 32"}
 
 
 @linux_only
@@ -138,6 +223,17 @@ def test_where_there_is_no_memory_it_says_so(monkeypatch: pytest.MonkeyPatch) ->
         memory.argon2id(b"x", SALT, memory_kib=SMALL_KIB, time_cost=1)
     monkeypatch.undo()
     assert memory.argon2id(b"x", SALT, memory_kib=SMALL_KIB, time_cost=1)
+
+
+@linux_only
+def test_a_hash_that_takes_more_than_ours_leaves_no_memory_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hashing, "KEEPS_MEMORY", True)
+    memory = hashing.KeptMemory()
+    dear = hashing.MOST_KEPT_KIB + 8
+    assert hashing.argon2id(b"x", SALT, memory, memory_kib=dear, time_cost=1)
+    assert memory.size == 0
 
 
 @linux_only

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from server.tests.accounts.test_signing_in import App, mails, text_of, without_secrets
 from server.tests.conftest import PASSWORD
 
-from doorward.accounts import browsers, lockout, unlock
+from doorward.accounts import browsers, credentials, hashing, lockout, unlock
 from doorward.accounts.models import Account, KnownBrowser, SpreadMark, Throttle, User
 from doorward.audit.models import Event
 from doorward.notices.models import Mail
@@ -297,6 +297,32 @@ def test_a_known_browser_that_fails_ten_times_becomes_a_stranger_and_others_do_n
 
 
 @pytest.mark.django_db
+@pytest.mark.django_db
+@pytest.mark.parametrize("by_app", [False, True])
+def test_n1_a_password_that_could_not_be_checked_counts_as_no_try(
+    alice: User, alices_known: Client, clock: Clock, monkeypatch: pytest.MonkeyPatch, by_app: bool
+) -> None:
+    before = list(Throttle.objects.order_by("key").values_list("key", "count", "total"))
+
+    def busy(*_words: Any) -> Any:
+        raise hashing.Busy("no memory to hash a password in")
+
+    with monkeypatch.context() as short_of_memory:
+        short_of_memory.setattr(credentials, "check", busy)
+        for _ in range(lockout.KNOWN_BROWSER.most + 2):
+            if by_app:
+                answer = App().call("POST", "auth/login", email=alice.email, password=PASSWORD)
+            else:
+                answer = sign_in(alice.email, PASSWORD, tab=alices_known)
+            assert answer.status_code == 503
+            assert answer["Retry-After"] == "10"
+    counted = {(key, count) for key, count, _total in before}
+    now = Throttle.objects.values_list("key", "count", "total")
+    assert all(not count or (key, count) in counted for key, count, _total in now)
+    assert is_in(sign_in(alice.email, PASSWORD, tab=alices_known))
+    assert KnownBrowser.objects.filter(revoked_at=None).exists()
+
+
 def test_a_browser_known_to_charlie_is_a_stranger_to_alice(
     alice: User, charlie: User, clock: Clock
 ) -> None:

@@ -186,3 +186,75 @@ def test_a_hash_is_what_any_other_argon2_library_would_keep() -> None:
     assert nacl.pwhash.argon2id.verify(encoded, b"correct horse")
     theirs = nacl.pwhash.argon2id.str(b"theirs", opslimit=1, memlimit=8192 * 1024)
     assert check_password("theirs", "argon2" + theirs.rstrip(b"\0").decode())
+
+
+OWN = "argon2$argon2id$v=19$m=47104,t=1,p=1$c2l4dGVlbiBieXRlcyBpdA$" + "A" * 43
+
+
+@pytest.mark.parametrize(
+    ("part", "by"),
+    [
+        ("m=47104", "m=0"),
+        ("m=47104", "m=7"),
+        ("m=47104", "m=262145"),
+        ("m=47104", "m=4294967295"),
+        ("m=47104", "m=99999999999999999999"),
+        ("m=47104", "m=\u0664\u0667"),
+        ("t=1", "t=0"),
+        ("t=1", "t=17"),
+        ("t=1", "t=4294967295"),
+        ("p=1", "p=0"),
+        ("p=1", "p=17"),
+        ("v=19", "v=16"),
+        ("argon2id$", "argon2i$"),
+        ("$c2l4dGVlbiBieXRlcyBpdA", "$c"),
+        ("$c2l4dGVlbiBieXRlcyBpdA", "$"),
+        ("$c2l4dGVlbiBieXRlcyBpdA", "$" + "A" * 86),
+        ("A" * 43, "A"),
+        ("A" * 43, ""),
+        ("A" * 43, "A" * 86),
+        ("A" * 43, "A" * 43 + "\n"),
+        ("A" * 43, "\u00e4" * 43),
+        (OWN, "argon2$"),
+        (OWN, "argon2$argon2id$v=19"),
+    ],
+)
+def test_a_stored_hash_that_nothing_can_check_is_a_wrong_password(part: str, by: str) -> None:
+    assert not Argon2idHasher().verify("x", OWN.replace(part, by))
+
+
+@pytest.mark.parametrize(
+    ("encoded", "anew"),
+    [
+        (OWN, False),
+        (OWN.replace("m=47104", "m=8"), True),
+        (OWN.replace("p=1", "p=2"), True),
+        (OWN.replace("v=19", "v=16"), True),
+        (OWN.replace("c2l4dGVlbiBieXRlcyBpdA", "c29tZXNhbHQ"), True),
+        (OWN.replace("A" * 43, "A" * 22), True),
+        (OWN.replace("m=47104", "m=0"), True),
+    ],
+)
+def test_what_is_not_as_ours_is_made_anew(encoded: str, anew: bool) -> None:
+    assert Argon2idHasher().must_update(encoded) is anew
+
+
+@pytest.mark.parametrize(
+    ("cost", "more"),
+    [
+        ("m=47104,t=1", None),
+        ("m=19456,t=2", 47104 - 2 * 19456),
+        ("m=8,t=1", 47104 - 8),
+        ("m=102400,t=2", None),
+        ("m=0,t=1", 47104),
+    ],
+)
+def test_a_cheaper_hash_costs_no_less_than_ours(
+    cost: str, more: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[int] = []
+    monkeypatch.setattr(
+        passwords, "_hash", lambda _password, _salt, memory_kib, _time: hashed.append(memory_kib)
+    )
+    Argon2idHasher().harden_runtime("x", OWN.replace("m=47104,t=1", cost))
+    assert hashed == ([] if more is None else [more])

@@ -21,9 +21,9 @@ from server.tests.accounts.second_steps import (
     is_signed_in,
     signed_in_tab,
 )
-from server.tests.conftest import PASSWORD
+from server.tests.conftest import PASSWORD, signed_in
 
-from doorward.accounts import lockout, operators
+from doorward.accounts import lockout, operators, proving_again, unlock
 from doorward.accounts.models import User
 from doorward.audit.models import Event
 
@@ -160,6 +160,36 @@ def test_n1_wrong_codes_of_a_stranger_at_the_second_step_end_no_session_of_hers(
     assert [answer.status_code for answer in codes] == [400] * 5 + [429]
     session.prove("code", right=True)
     assert session.goes_on()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_n1_wrong_proofs_in_a_stolen_session_take_none_from_her_others(
+    session: Session, alice: User, clock: time_machine.Traveller, way: str
+) -> None:
+    stolen = signed_in(alice)
+    clock.shift(timedelta(minutes=16))
+    for _ in range(lockout.REAUTHENTICATION.most + 1):
+        stolen.post("/reauthenticate/", {"password": "wrong"})
+    assert not is_signed_in(stolen), "it ends, and it alone"
+    answer = session.prove(way, right=True)
+    assert answer.status_code == (200 if session.by_app else 302)
+    assert session.goes_on()
+
+
+def test_v6_3_1_all_wrong_proofs_of_one_person_are_few_and_end_no_other_session(
+    session: Session, alice: User
+) -> None:
+    looked_at = lockout.REAUTHENTICATION_PERSON.most
+    for number in range(looked_at):
+        proving_again.begin(alice, f"session {number}")
+    answer = session.prove("password", right=True)
+    assert answer.status_code == 429
+    assert int(answer["Retry-After"]) > 3600
+    assert session.goes_on(), "it may be hers"
+    # An operator, or a new password by the mailed link, lets her prove herself again.
+    assert unlock.by_operator(alice.email)
+    answer = session.prove("password", right=True)
+    assert answer.status_code == (200 if session.by_app else 302)
 
 
 def operator_with_an_app(alice: User) -> str:

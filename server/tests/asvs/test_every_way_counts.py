@@ -248,7 +248,7 @@ def by_app(path: str, **sent: Any) -> Callable[[Held], None]:
 
 
 KEY: dict[str, str] = json.loads(WRONG_KEY)
-AGAIN = lockout.REAUTHENTICATION.most
+AGAIN = lockout.REAUTHENTICATION_PERSON.most
 CODES = lockout.CODE.most
 LADDER = lockout.FREE_FAILURES + 1
 PASSKEYS = lockout.CODE_NETWORK.most
@@ -424,4 +424,4 @@ def test_v6_3_1_every_command_that_asks_who_types_it_counts(
         password, code = (WRONG, "000000") if number % 2 else (PASSWORD, WRONG)
         with pytest.raises(operators.NotProven):
             operators.prove(alice.email, password, code)
-    assert len(looked_at) == AGAIN
+    assert len(looked_at) == lockout.REAUTHENTICATION.most

@@ -63,17 +63,50 @@ def test_a_button_s_address_opened_by_hand_shows_a_page_and_not_a_blank_window(
     assert program.get("/login/link/").content == b""
 
 
+BY_OUR_PAGE = {"Sec-Fetch-Site": "same-origin"}
+
+
 def test_what_was_sent_after_the_session_ended_elsewhere_is_said_not_to_be_done(db: None) -> None:
     signed_out = Client(HTTP_HOST="localhost")
-    opened = signed_out.get("/account/members/invite/")
-    assert opened["Location"] == "/login/?next=/account/members/invite/"
-    assert "was not done" not in signed_out.get(opened["Location"]).content.decode()
+    opened = signed_out.get("/account/members/")
+    assert opened["Location"] == "/login/?next=/account/members/"
+    page = signed_out.get(opened["Location"], headers=BY_OUR_PAGE)
+    assert "was not done" not in page.content.decode()
 
-    sent = signed_out.post("/account/members/invite/", {"email": "charlie@example.org"})
+    # The form's own address takes nothing but forms: one goes back to the page it was on.
+    sent = signed_out.post(
+        "/account/members/sharing/",
+        {"shares": "paths"},
+        headers={"Referer": "http://localhost/account/members/?by=name"},
+    )
 
-    assert sent.status_code == 302
-    page = signed_out.get(sent["Location"])
+    assert sent["Location"] == "/login/?next=/account/members/&unsent=yes"
+    page = signed_out.get(sent["Location"], headers=BY_OUR_PAGE)
     assert "What you just sent was not done" in page.content.decode()
-    assert page.context["redirect_field_value"] == "/account/members/invite/", "and the way back"
-    wrong = signed_out.post(sent["Location"], {"login": "alice@example.org", "password": "no"})
-    assert "was not done" not in wrong.content.decode(), "said once"
+    assert page.context["redirect_field_value"] == "/account/members/"
+
+
+@pytest.mark.parametrize(
+    "referer", ["", "https://evil.example/x", "http://localhost.evil/x", "//x"]
+)
+def test_nobody_elsewhere_says_where_one_goes_after_signing_in(db: None, referer: str) -> None:
+    signed_out = Client(HTTP_HOST="localhost")
+    headers = {"Referer": referer}
+    sent = signed_out.post("/account/members/sharing/", {"shares": "paths"}, headers=headers)
+    assert sent["Location"] == "/login/?next=/account/members/sharing/&unsent=yes"
+
+
+@pytest.mark.parametrize("site", [{}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "none"}])
+def test_a_link_from_elsewhere_does_not_tell_anybody_they_were_signed_out(
+    db: None, site: dict[str, str]
+) -> None:
+    page = Client(HTTP_HOST="localhost").get("/login/?unsent=yes", headers=site)
+    assert "You were signed out meanwhile" not in page.content.decode()
+
+
+def test_signing_out_is_done_and_says_nothing_else(db: None) -> None:
+    from server.tests.conftest import person, signed_in
+
+    browser = signed_in(person("dora@example.org", "Dora"))
+    answer = browser.post("/logout/?next=/login/%3Fnext=/devices/")
+    assert "unsent" not in answer["Location"]

@@ -104,6 +104,9 @@ UNUSED_VIEWS: Final = frozenset(
     }
 )
 
+# Where a session keeps the name under which its wrong proofs are counted.
+_COUNTED_AS: Final = "proofs_counted_as"
+
 
 class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[misc]  # allauth ships no types
     """Doorward's answers to allauth's questions."""
@@ -190,15 +193,29 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
     def begin_proving_again(self, user: User) -> Callable[[], None]:
         """Count a proof of who this is, by any way; returns what to call when it was right.
 
-        After too many the session ends. Raises ImmediateHttpResponse.
+        After too many in one session it ends; after too many in all of a person's, none ends.
+        Raises ImmediateHttpResponse.
         """
         request = allauth_context.request
         origin = origin_of(request)
+        session = request.session
+        # A right proof gives the session a new key; what failed before it stays counted.
+        counted_as = session.get(_COUNTED_AS) or session.session_key or ""
         try:
-            return proving_again.begin(user, ip=origin.ip, agent=origin.agent)
+            was_right = proving_again.begin(user, counted_as, ip=origin.ip, agent=origin.agent)
         except proving_again.TooMany as many:
+            if not many.here:
+                # Wrong in other sessions of the person's: this one may be the owner's.
+                answer = too_many(request, lockout.Locked(many.wait), _words_for_proofs())
+                raise ImmediateHttpResponse(answer) from None
             self.logout(request)
             raise ImmediateHttpResponse(_signed_out(request, many.wait)) from None
+
+        def right() -> None:
+            was_right()
+            session[_COUNTED_AS] = counted_as
+
+        return right
 
     def set_password(self, user: User, password: str) -> None:
         """Store the password, unless it or a way to sign in was changed since ``user`` was read.
@@ -455,11 +472,15 @@ def _over(request: HttpRequest) -> HttpResponse:
 
 
 def _signed_out(request: HttpRequest, wait: timedelta) -> HttpResponse:
-    words = str(AccountAdapter.error_messages["too_many_login_attempts"])
+    words = _words_for_proofs()
     if is_headless_path(request):
         return too_many(request, lockout.Locked(wait), words)
     messages.error(request, words)
     return redirect(settings.LOGIN_URL)
+
+
+def _words_for_proofs() -> str:
+    return str(AccountAdapter.error_messages["too_many_login_attempts"])
 
 
 def _changed_meanwhile(request: HttpRequest) -> HttpResponse:
@@ -507,7 +528,12 @@ def _try(request: HttpRequest, email: str, password: str) -> letting_in.Tried:
         refusal = None if locked.quietly else _refusal(request, locked)
         return letting_in.Tried(email, password, refusal=refusal)
     underway.browsers[email] = attempt.browser
-    found = _checked(looked, password)
+    try:
+        found = _checked(looked, password)
+    except Exception:
+        # It was not checked, and so not wrong: it costs neither the owner's browser nor the ladder.
+        lockout.right(attempt)
+        raise
     if found is not None:
         # Given back with the session's beginning (letting_in), in one commit.
         underway.right.append(attempt)

@@ -9,7 +9,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -25,12 +25,20 @@ HASH_BYTES: Final = 32
 NICER: Final = 5
 IDLE_S: Final = 60.0
 """Seconds without a hash after which a thread gives its memory back."""
+WAIT_S: Final = 20.0
+"""Seconds that somebody waits for their hash; what nobody waits for any more is not hashed."""
+MOST_KEPT_KIB: Final = 47104
+"""What a thread keeps at most; a hash that takes more is libsodium's, and its memory with it."""
 
 # Whether the kernel gives large pages to all that ask for much, or to who says that they help.
 LARGE_PAGES: Final = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _NO_MEMORY: Final = -22  # ARGON2_MEMORY_ALLOCATION_ERROR in argon2.h
 
 Result = TypeVar("Result")
+
+
+class Busy(RuntimeError):
+    """No thread came to the hash in time, or there was no memory for it: to be tried again."""
 
 
 def keeping_is_quicker() -> bool:
@@ -48,18 +56,39 @@ def keeping_is_quicker() -> bool:
         return False
 
 
+_lent_by = threading.local()
+
+
+def _lend(at: Any, size: int) -> int:
+    memory: KeptMemory = _lent_by.memory
+    if size > memory.size:
+        return _NO_MEMORY
+    at[0] = ffi.cast("uint8_t *", memory.address)
+    return 0
+
+
+# Made once, and here: where memory is never both written and run (systemd's
+# MemoryDenyWriteExecute, SELinux), C can't call Python, and libsodium hashes.
+_calls: tuple[Any, Any] | None
+try:
+    _calls = (
+        ffi.callback("int(uint8_t **, size_t)", _lend, error=_NO_MEMORY),
+        ffi.callback("void(uint8_t *, size_t)", lambda _at, _size: None),
+    )
+except (MemoryError, OSError, SystemError):
+    _calls = None
+
+
 class KeptMemory:
     """The memory one thread hashes in: taken at its first hash, used again, given back when idle.
 
-    The library overwrites it with zeros after each hash.
+    The library overwrites it with zeros after each hash. Of the thread that uses it alone.
     """
 
     def __init__(self) -> None:
         self._mapped: mmap.mmap | None = None
-        self._at = self._size = 0
-        # They go on being called for as long as the library has them: kept alive with us.
-        self._lend = ffi.callback("int(uint8_t **, size_t)", self._lent, error=_NO_MEMORY)
-        self._take_back = ffi.callback("void(uint8_t *, size_t)", lambda _at, _size: None)
+        self.address = 0
+        self._size = 0
 
     @property
     def size(self) -> int:
@@ -68,7 +97,10 @@ class KeptMemory:
 
     def argon2id(self, password: bytes, salt: bytes, *, memory_kib: int, time_cost: int) -> bytes:
         """Return the hash, HASH_BYTES long, of one lane. Raises MemoryError, or ValueError."""
+        if _calls is None:
+            raise MemoryError("no memory that C may call Python by")
         self._have(memory_kib * 1024)
+        _lent_by.memory = self
         found = ffi.new("uint8_t[]", HASH_BYTES)
         password_there = ffi.from_buffer("uint8_t[]", password)
         salt_there = ffi.from_buffer("uint8_t[]", salt)
@@ -86,8 +118,8 @@ class KeptMemory:
                 "m_cost": memory_kib,
                 "lanes": 1,
                 "threads": 1,
-                "allocate_cbk": self._lend,
-                "free_cbk": self._take_back,
+                "allocate_cbk": _calls[0],
+                "free_cbk": _calls[1],
             },
         )
         failed = core(context, Type.ID.value)
@@ -101,7 +133,7 @@ class KeptMemory:
         """Give the memory back; the next hash takes it anew."""
         if self._mapped is not None:
             self._mapped.close()
-        self._mapped, self._at, self._size = None, 0, 0
+        self._mapped, self.address, self._size = None, 0, 0
 
     def _have(self, size: int) -> None:
         if size <= self._size:
@@ -116,13 +148,8 @@ class KeptMemory:
             mapped.madvise(mmap.MADV_HUGEPAGE)
         with ffi.from_buffer(mapped) as view:
             begins = int(ffi.cast("uintptr_t", view))
-        self._mapped, self._at, self._size = mapped, -(-begins // LARGE) * LARGE, size
-
-    def _lent(self, at: Any, size: int) -> int:
-        if size > self._size:
-            return _NO_MEMORY
-        at[0] = ffi.cast("uint8_t *", self._at)
-        return 0
+        self._mapped, self._size = mapped, size
+        self.address = -(-begins // LARGE) * LARGE
 
 
 def argon2id(
@@ -132,7 +159,7 @@ def argon2id(
 
     The salt has SALT_BYTES, the hash HASH_BYTES. Raises MemoryError when there is none to hash in.
     """
-    if KEEPS_MEMORY:
+    if KEEPS_MEMORY and memory_kib <= MOST_KEPT_KIB:
         return memory.argon2id(password, salt, memory_kib=memory_kib, time_cost=time_cost)
     found: bytes = nacl.pwhash.argon2id.kdf(
         HASH_BYTES, password, salt, opslimit=time_cost, memlimit=memory_kib * 1024
@@ -148,42 +175,60 @@ class Hashing:
     takes its turn of the core in the midst of the page, and leaves nothing of it in the caches.
     """
 
-    def __init__(self, most: int, *, idle_s: float = IDLE_S) -> None:
-        self._most, self._idle_s = most, idle_s
+    def __init__(self, most: int, *, idle_s: float = IDLE_S, wait_s: float = WAIT_S) -> None:
+        self._most, self._idle_s, self._wait_s = most, idle_s, wait_s
         self._waiting: queue.SimpleQueue[Callable[[KeptMemory], None]] = queue.SimpleQueue()
         self._starting = threading.Lock()
-        self._started = False
+        self._started = 0
 
     def run(self, hash_it: Callable[[KeptMemory], Result]) -> Result:
         """Return what it returns, or raise what it raises, once one of the threads has done it.
 
-        It is given the memory of its thread.
+        It is given the memory of its thread. Raises Busy when none has come to it in time, or had
+        the memory; it is not done then.
         """
-        if not self._started:
+        if self._started < self._most:
             self._start()
         answer: Future[Result] = Future()
 
         def answered(memory: KeptMemory) -> None:
+            if not answer.set_running_or_notify_cancel():
+                return
             try:
                 answer.set_result(hash_it(memory))
             except BaseException as failure:  # noqa: BLE001 - raised again where it was asked for
                 answer.set_exception(failure)
 
         self._waiting.put(answered)
-        return answer.result()
+        try:
+            return answer.result(self._wait_s)
+        except MemoryError as failure:
+            raise Busy("no memory to hash a password in") from failure
+        except (TimeoutError, CancelledError) as failure:
+            answer.cancel()
+            raise Busy("no thread came to hash a password") from failure
 
     def _start(self) -> None:
         with self._starting:
-            if self._started:
-                return
-            for number in range(self._most):
-                threading.Thread(target=self._work, name=f"hash-{number}", daemon=True).start()
-            self._started = True
+            while self._started < self._most:
+                thread = threading.Thread(
+                    target=self._work, name=f"hash-{self._started}", daemon=True
+                )
+                try:
+                    thread.start()
+                except RuntimeError:
+                    # The system gives no more threads: those there are do it, and the next hash
+                    # tries for another.
+                    if not self._started:
+                        raise
+                    return
+                self._started += 1
 
     def _work(self) -> None:
-        # Elsewhere it would hold for the whole process.
+        # Elsewhere it would hold for the whole process. Refused, it only makes pages wait longer.
         if sys.platform == "linux":
-            os.nice(NICER)
+            with contextlib.suppress(OSError):
+                os.nice(NICER)
         memory = KeptMemory()
         while True:
             try:
@@ -202,4 +247,4 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-KEEPS_MEMORY: Final = keeping_is_quicker()
+KEEPS_MEMORY: Final = _calls is not None and keeping_is_quicker()

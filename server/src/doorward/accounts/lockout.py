@@ -53,6 +53,7 @@ NETWORK_DAY: Final = Window("netday", 100, timedelta(hours=24), timedelta(hours=
 EVERYBODY: Final = Window("all", 1000, timedelta(minutes=5), timedelta(minutes=5))
 REAUTHENTICATION: Final = Window("re", 5, timedelta(minutes=5), timedelta(minutes=5))
 REAUTHENTICATION_DAY: Final = Window("reday", 10, timedelta(hours=24), timedelta(hours=24))
+REAUTHENTICATION_PERSON: Final = Window("reall", 20, timedelta(hours=24), timedelta(hours=24))
 CODE: Final = Window("code", 5, timedelta(minutes=5), timedelta(minutes=5))
 CODE_HOUR: Final = Window("codehour", 20, timedelta(hours=1), timedelta(hours=1))
 CODE_DAY: Final = Window("codeday", 50, timedelta(hours=24), timedelta(hours=24))
@@ -239,7 +240,9 @@ def right(attempt: Try) -> None:
 
 def clear(login: str) -> bool:
     """Forget every failure counted for this address; tells whether there were any."""
-    return _run("DELETE FROM accounts_throttle WHERE key = %s", [f"a:{_login_key(login)}"]) > 0
+    proofs = _window_key(REAUTHENTICATION_PERSON, canonical_email(login))
+    statement = "DELETE FROM accounts_throttle WHERE key IN (%s, %s)"
+    return _run(statement, [f"a:{_login_key(login)}", proofs]) > 0
 
 
 def _give_back(attempt: Try) -> None:

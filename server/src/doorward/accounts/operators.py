@@ -34,7 +34,7 @@ def prove(address: str, password: str, code: str) -> User:
         make_password(password)
         raise NotProven
     try:
-        was_right = proving_again.begin(operator, target="command line")
+        was_right = proving_again.begin(operator, "command line", target="command line")
     except proving_again.TooMany:
         raise NotProven from None
     if not operator.check_password(password):

@@ -11,10 +11,13 @@ from typing import Any, Final
 
 import nacl.exceptions
 import nacl.pwhash.argon2id
+import structlog
 from django.contrib.auth.hashers import BasePasswordHasher, mask_hash
 from django.utils.translation import gettext_noop
 
 from doorward.accounts import hashing
+
+log = structlog.get_logger(__name__)
 
 # m=47104 KiB, t=1, p=1: the first of OWASP's equivalent choices for argon2id
 # (Password Storage Cheat Sheet).
@@ -25,9 +28,17 @@ TIME_COST: Final = 1
 MOST_BYTES: Final = 4096
 
 _PHC: Final = re.compile(
-    r"\$(?P<variety>argon2id)\$v=(?P<version>\d+)\$m=(?P<m>\d+),t=(?P<t>\d+),p=(?P<p>\d+)"
-    r"\$(?P<salt>[A-Za-z0-9+/]+)\$(?P<hash>[A-Za-z0-9+/]+)"
+    r"\$(?P<variety>argon2id)\$v=(?P<version>[0-9]{1,3})"
+    r"\$m=(?P<m>[0-9]{1,7}),t=(?P<t>[0-9]{1,3}),p=(?P<p>[0-9]{1,3})"
+    r"\$(?P<salt>[A-Za-z0-9+/]{2,88})\$(?P<hash>[A-Za-z0-9+/]{2,88})"
 )
+# Brought along from elsewhere, a hash may cost so much: eight times ours, and more memory than any
+# library's own choice. Beyond it one try would hold a core for minutes.
+LEAST_MEMORY_KIB: Final = 8
+MOST_MEMORY_KIB: Final = 262_144
+MOST_TIME: Final = 16
+MOST_LANES: Final = 16
+
 # Version 1.3, one lane, and the lengths that hashing.argon2id has.
 _OURS: Final = (19, 1, hashing.SALT_BYTES, hashing.HASH_BYTES)
 
@@ -68,9 +79,13 @@ class Argon2idHasher(BasePasswordHasher):
         raw = as_bytes(password)
         if len(raw) > MOST_BYTES:
             return False
-        parts = self.decode(encoded)
-        salt, stored = parts["salt"].encode("latin1"), _bytes(parts["hash"])
-        if (parts["version"], parts["parallelism"], len(salt), len(stored)) == _OURS:
+        try:
+            parts = self.decode(encoded)
+            salt, stored = parts["salt"].encode("latin1"), _bytes(parts["hash"])
+        except ValueError:
+            log.warning("accounts.password.unreadable")
+            return False
+        if _form(parts, salt, stored) == _OURS:
             found = _hash(raw, salt, parts["memory_cost"], parts["time_cost"])
             return hmac.compare_digest(found, stored)
         # Of another program, brought along: by the library that takes it as it is.
@@ -79,30 +94,43 @@ class Argon2idHasher(BasePasswordHasher):
             return bool(_hashing.run(lambda _memory: nacl.pwhash.argon2id.verify(phc, raw)))
         except nacl.exceptions.InvalidkeyError:
             return False
+        except nacl.exceptions.CryptoError:
+            log.warning("accounts.password.unreadable")
+            return False
 
     def decode(self, encoded: str) -> dict[str, Any]:
-        """Return the parts of a stored hash."""
+        """Return the parts of a stored hash. Raises ValueError for one that nothing can check."""
         match = _PHC.fullmatch(encoded.removeprefix(self.algorithm))
         if match is None:
             raise ValueError("not an argon2id hash")
+        memory_kib, time_cost, lanes = int(match["m"]), int(match["t"]), int(match["p"])
+        if not (
+            LEAST_MEMORY_KIB * lanes <= memory_kib <= MOST_MEMORY_KIB
+            and 1 <= time_cost <= MOST_TIME
+            and 1 <= lanes <= MOST_LANES
+        ):
+            raise ValueError("an argon2id hash of a cost that is not taken")
         return {
             "algorithm": self.algorithm,
             "variety": match["variety"],
             "version": int(match["version"]),
-            "memory_cost": int(match["m"]),
-            "time_cost": int(match["t"]),
-            "parallelism": int(match["p"]),
+            "memory_cost": memory_kib,
+            "time_cost": time_cost,
+            "parallelism": lanes,
             "salt": _bytes(match["salt"]).decode("latin1"),
             "hash": match["hash"],
         }
 
     def must_update(self, encoded: str) -> bool:
         """Tell whether the next sign-in shall store the password anew, by today's parameters."""
-        parts = self.decode(encoded)
-        return (parts["memory_cost"], parts["time_cost"], parts["parallelism"]) != (
-            self.memory_kib,
-            self.time_cost,
-            1,
+        try:
+            parts = self.decode(encoded)
+            salt, stored = parts["salt"].encode("latin1"), _bytes(parts["hash"])
+        except ValueError:
+            return True
+        own = (self.memory_kib, self.time_cost)
+        return (
+            _form(parts, salt, stored) != _OURS or (parts["memory_cost"], parts["time_cost"]) != own
         )
 
     def safe_summary(self, encoded: str) -> dict[Any, Any]:
@@ -116,7 +144,21 @@ class Argon2idHasher(BasePasswordHasher):
         }
 
     def harden_runtime(self, password: str, encoded: str) -> None:
-        """Do nothing: parameters are only raised together with a rehash at the next sign-in."""
+        """Hash as much more as a cheaper hash costs less: else it could be told by its time.
+
+        A dearer one can't be made cheaper. Its owner's next sign-in makes it one of ours.
+        """
+        try:
+            parts = self.decode(encoded)
+        except ValueError:
+            parts = {"memory_cost": 0, "time_cost": 1}
+        missing = self.memory_kib * self.time_cost - parts["memory_cost"] * parts["time_cost"]
+        if missing >= LEAST_MEMORY_KIB:
+            _hash(as_bytes(password), os.urandom(hashing.SALT_BYTES), missing, 1)
+
+
+def _form(parts: dict[str, Any], salt: bytes, stored: bytes) -> tuple[int, int, int, int]:
+    return parts["version"], parts["parallelism"], len(salt), len(stored)
 
 
 def _hash(password: bytes, salt: bytes, memory_kib: int, time_cost: int) -> bytes:

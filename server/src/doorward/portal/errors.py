@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
 
 import structlog
-from django.conf import settings
-from django.contrib.auth import REDIRECT_FIELD_NAME
-from django.http import HttpRequest, HttpResponse
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 from uuid_utils.compat import uuid7
 
+from doorward.accounts.adapter import is_headless_path
+from doorward.accounts.hashing import Busy
 from doorward.portal import context
 
 log = structlog.get_logger(__name__)
+UNSENT: Final = "unsent"
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -70,17 +74,62 @@ def tell_the_signed_out(
 ) -> Callable[[HttpRequest], HttpResponse]:
     """Let the sign-in page say that what was sent there from has not been done.
 
-    One gets there by sending a form on a page that was left open while its session ended.
+    One gets there by sending a form on a page that was left open while its session ended, and goes
+    back to that page.
     """
-    before = f"{settings.LOGIN_URL}?{REDIRECT_FIELD_NAME}="
 
     def answer(request: HttpRequest) -> HttpResponse:
         response = get_response(request)
-        if request.method == "POST" and response.get("Location", "").startswith(before):
-            response["Location"] += "&unsent=yes"
+        if request.method == "POST" and response.get("Location", "") == _sign_in(
+            request.get_full_path()
+        ):
+            response["Location"] = f"{_sign_in(_page_of(request))}&{UNSENT}=yes"
         return response
 
     return answer
+
+
+def was_unsent(request: HttpRequest) -> bool:
+    """Tell whether one of our own pages led here by a form that was not done.
+
+    Browsers say who led there; a link from elsewhere shows nothing.
+    """
+    return UNSENT in request.GET and request.headers.get("Sec-Fetch-Site") == "same-origin"
+
+
+def _sign_in(after: str) -> str:
+    return redirect_to_login(after).url
+
+
+def _page_of(request: HttpRequest) -> str:
+    # Where the form was; its own address may take nothing but forms.
+    page = urlsplit(request.headers.get("Referer", ""))
+    if f"{page.scheme}://{page.netloc}" == f"{request.scheme}://{request.get_host()}":
+        return page.path
+    return request.get_full_path()
+
+
+class WaitForHashes:
+    """Say that there is too much to do where a password could not be checked in time."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer."""
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, failure: Exception) -> HttpResponse | None:
+        """Return an answer for this failure alone."""
+        if not isinstance(failure, Busy):
+            return None
+        log.warning("portal.hash.busy", why=str(failure))
+        if is_headless_path(request):
+            response: HttpResponse = JsonResponse({"status": 503}, status=503)
+        else:
+            response = _plainly("errors/503.html", 503)
+        response["Retry-After"] = "10"
+        return response
 
 
 def _plainly(template: str, status: int, **more: str) -> HttpResponse:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from django import template
 from django.forms import BoundField, CheckboxInput, PasswordInput
+from django.http import HttpRequest
 from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.dates import MONTHS_3
@@ -17,7 +18,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from doorward.portal import telling, texts
+from doorward.portal import errors, telling, texts
 
 register = template.Library()
 
@@ -228,3 +229,9 @@ register.filter("browser", telling.browser)
 register.filter("scan_headline", telling.scan_headline)
 register.filter("scan_figures", telling.scan_figures)
 register.filter("file_name", telling.file_word)
+
+
+@register.filter
+def unsent(request: HttpRequest) -> bool:
+    """Tell whether a form of ours led to the sign-in page and was not done."""
+    return errors.was_unsent(request)
