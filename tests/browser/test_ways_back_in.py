@@ -161,3 +161,23 @@ def test_whoever_owns_two_accounts_sees_both_before_leaving(
     page.emulate_media(color_scheme="dark")
     alice.look_around("two accounts to go, on a phone")
     take_picture(alice, tmp_path, "two-accounts-phone")
+
+
+def test_going_back_to_what_answered_a_form_shows_the_form_and_no_lost_connection(
+    new_visitor: NewVisitor,
+) -> None:
+    stranger = new_visitor(PHONE, "light")
+    page = stranger.page
+    stranger.open("/login/")
+    page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+    stranger.open("/login/")
+    assert page.evaluate("navigator.serviceWorker.controller !== null")
+    page.get_by_label("Email address").fill(new_address("nobody"))
+    page.get_by_label("Password", exact=True).fill("a wrong one")
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    page.get_by_role("link", name="Can’t sign in?").click()
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    expect(page.get_by_text("No connection")).to_have_count(0)

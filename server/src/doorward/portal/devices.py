@@ -252,6 +252,7 @@ def _waiting(request: HttpRequest, visit: Visit, code_id: UUID) -> SafeString:
     if found is None:
         raise Http404
     context = {
+        "visit": visit,
         "code_id": code_id,
         "found": found,
         "state": state.of(found.device, now) if found.device else None,

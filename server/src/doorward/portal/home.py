@@ -76,7 +76,7 @@ def home(request: HttpRequest, visit: Visit) -> HttpResponse:
         needs = [*_threat_needs(visit), *_needs(waiting, covered, now)]
         return {
             "visit": visit,
-            "house": _house(standings, needs),
+            "house": _house(standings, needs, may_change=visit.may_change),
             "needs": needs[:NEEDS_SHOWN],
             "more_needs": max(0, len(needs) - NEEDS_SHOWN),
             "devices": [(device, state.of(device, now)) for device in shown[:DEVICES_SHOWN]],
@@ -198,16 +198,22 @@ def device_need(device: Device, now: datetime) -> Need:
     )
 
 
-def _house(standings: dict[Standing, int], needs: list[Need]) -> House:
+def _house(standings: dict[Standing, int], needs: list[Need], *, may_change: bool) -> House:
     total = sum(standings.values())
     safe = standings.get(Standing.PROTECTED, 0)
     away = standings.get(Standing.AWAY, 0)
     unknown = standings.get(Standing.UNKNOWN, 0) + standings.get(Standing.WAITING, 0)
-    if not total and not needs:
+    if not total and not needs and may_change:
         return House(
             "open",
             _("Let’s protect your first device"),
             _("Two commands on the computer you want to look after. It takes two minutes."),
+        )
+    if not total and not needs:
+        return House(
+            "open",
+            _("There is no device here yet"),
+            _("An owner or a helper of this account adds one. You will see here how it is."),
         )
     words = _words(total, safe, away, unknown)
     if needs:

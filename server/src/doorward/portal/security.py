@@ -112,7 +112,7 @@ class SecondStep(AuthenticateView):  # type: ignore[misc]  # allauth ships no ty
     def get_context_data(self, **more: Any) -> dict[str, Any]:
         """Add the ways there are."""
         standing = two_factor.standing(self.stage.login.user)
-        tried = self.request.POST.get("way", "")
+        tried = self.request.POST.get("way", "") or self.request.GET.get("way", "")
         ways = sorted(standing.ways, key=lambda way: way != tried)
         return {
             **super().get_context_data(**more),

@@ -142,6 +142,8 @@
         line.dataset.level = told.level;
         line.querySelector("[data-words]").textContent = told.why || told.word;
         line.hidden = false;
+        // What was said of the password sent before is not said of this one.
+        line.parentElement.querySelector("[data-judged-before]")?.setAttribute("hidden", "");
       } catch {
         line.hidden = true;
       }
