@@ -23,7 +23,7 @@ KEPT = {"django_content_type", "auth_permission"}
 
 @contextlib.contextmanager
 def quickly() -> Iterator[None]:
-    """Within it, Django's way of emptying all tables is this one, some ten times as quick.
+    """Within it, Django's way of emptying all tables is this one, several times as quick.
 
     Django's own empties each of some 70 tables, on PostgreSQL by new files for all of them and
     their indexes, and writes all models and permissions anew. Both databases' refusal to lose an

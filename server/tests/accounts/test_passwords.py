@@ -12,7 +12,7 @@ import pytest
 from django.contrib.auth.hashers import check_password, make_password
 from django.core.exceptions import ValidationError
 
-from doorward.accounts import password_rules, passwords
+from doorward.accounts import hashing, password_rules, passwords
 from doorward.accounts.models import User
 from doorward.accounts.passwords import Argon2idHasher
 
@@ -28,6 +28,10 @@ def test_v11_4_2_a_password_is_kept_as_argon2id_of_the_chosen_strength() -> None
     assert encoded.count("$") == 5
     assert check_password("correct horse battery staple", encoded)
     assert not check_password("correct horse battery stable", encoded)
+
+
+def test_the_memory_of_our_own_hash_is_kept_however_it_is_raised() -> None:
+    assert passwords.MEMORY_KIB <= hashing.MOST_KEPT_KIB
 
 
 def test_two_hashes_of_one_password_differ() -> None:

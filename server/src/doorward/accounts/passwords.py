@@ -32,8 +32,8 @@ _PHC: Final = re.compile(
     r"\$m=(?P<m>[0-9]{1,7}),t=(?P<t>[0-9]{1,3}),p=(?P<p>[0-9]{1,3})"
     r"\$(?P<salt>[A-Za-z0-9+/]{2,88})\$(?P<hash>[A-Za-z0-9+/]{2,88})"
 )
-# Brought along from elsewhere, a hash may cost so much: eight times ours, and more memory than any
-# library's own choice. Beyond it one try would hold a core for minutes.
+# Brought along from elsewhere, a hash may take so much memory and so many passes over it, 89 times
+# what ours does. Without bounds, one try could hold a core for as long as the string says.
 LEAST_MEMORY_KIB: Final = 8
 MOST_MEMORY_KIB: Final = 262_144
 MOST_TIME: Final = 16
