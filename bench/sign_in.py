@@ -4,10 +4,10 @@ A sign-in is address and password sent, and an answer that begins a session: cro
 limits on guessing counted before the hash, second steps asked for, audit, session and its cookies
 included. It is measured for a browser the account knows (every sign-in but a browser's first), for
 one it does not, and as the whole conversation of a browser that fetches the page first. The limit
-is the bare hash: argon2id with the same parameters by libsodium, one after the other, and nothing
-around it. Where the portal hashes otherwise (in memory that it keeps), its own way alone is
-measured too, and what a sign-in costs above either is told. Everybody knows their password; what
-guessing costs is measured elsewhere.
+is the bare hash: argon2id with the same parameters, one after the other, and nothing around it. It
+is measured by libsodium and as the portal does it (which may be in memory that it keeps), and held
+against the quicker of the two in each round: what a sign-in costs above either is told. Everybody
+knows their password; what guessing costs is measured elsewhere.
 
 Three peers are in the same table: a Django view that checks a password by the same hasher and does
 nothing else, with no middleware around it; allauth in a project as `django-admin startproject`
@@ -139,11 +139,14 @@ def measure(rounds: int, seconds: float, core: int, load_core: int, *, fetch: bo
                 taken = loaded(second.port, second.process, BETTER_AUTH)
                 runs.setdefault(BETTER_AUTH, []).append(taken)
                 runs.setdefault("its hash", []).append(hashed(second.bare_hash(seconds)))
-    bare, ours = runs[LIBSODIUM], runs[OURS]
+    sodium, ours = runs[LIBSODIUM], runs[OURS]
+    # A quicker hash of ours must not hide what is around it.
+    bare = [max(pair, key=lambda run: run.a_second) for pair in zip(sodium, ours, strict=True)]
     said = {
         KNOWN: "sign-in, browser known",
         NEW: "sign-in, new browser",
         PAGE: "new browser, page and sign-in",
+        LIBSODIUM: "the hash alone, by libsodium",
         OURS: "the hash alone, as it is done here",
         BARE_VIEW: "a bare Django view around that hash",
         "peer": "allauth start-project, page and sign-in",
@@ -163,8 +166,9 @@ def measure(rounds: int, seconds: float, core: int, load_core: int, *, fetch: bo
     if BETTER_AUTH in runs:
         line, beside = against_better_auth(runs)
         lines.append(line)
-    hash_ms, ours_ms, known_ms = (
-        statistics.median(run.cpu_ms for run in found) for found in (bare, ours, runs[KNOWN])
+    hash_ms, sodium_ms, ours_ms, known_ms = (
+        statistics.median(run.cpu_ms for run in found)
+        for found in (bare, sodium, ours, runs[KNOWN])
     )
     lines.append(
         ground.Line(
@@ -192,7 +196,7 @@ def measure(rounds: int, seconds: float, core: int, load_core: int, *, fetch: bo
     return ground.report(
         lines,
         [
-            f"ms of CPU above the bare hash ({hash_ms:.1f}): {above(bare)}",
+            f"ms of CPU above the hash by libsodium ({sodium_ms:.1f}): {above(sodium)}",
             f"ms of CPU above the hash as it is done here ({ours_ms:.1f}): {above(ours)}",
             f"{PEOPLE} people, {CALLERS} browsers at once; each server on one core, load on"
             f" another; median of {rounds} alternated rounds of {seconds:g} s",

@@ -297,7 +297,6 @@ def test_a_known_browser_that_fails_ten_times_becomes_a_stranger_and_others_do_n
 
 
 @pytest.mark.django_db
-@pytest.mark.django_db
 @pytest.mark.parametrize("by_app", [False, True])
 def test_n1_a_password_that_could_not_be_checked_counts_as_no_try(
     alice: User, alices_known: Client, clock: Clock, monkeypatch: pytest.MonkeyPatch, by_app: bool

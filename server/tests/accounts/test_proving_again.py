@@ -23,8 +23,8 @@ from server.tests.accounts.second_steps import (
 )
 from server.tests.conftest import PASSWORD, signed_in
 
-from doorward.accounts import lockout, operators, proving_again, unlock
-from doorward.accounts.models import User
+from doorward.accounts import credentials, hashing, lockout, operators, proving_again, unlock
+from doorward.accounts.models import Throttle, User
 from doorward.audit.models import Event
 
 WAYS = ("password", "code", "passkey")
@@ -192,6 +192,28 @@ def test_v6_3_1_all_wrong_proofs_of_one_person_are_few_and_end_no_other_session(
     assert answer.status_code == (200 if session.by_app else 302)
 
 
+def busy(*_given: Any) -> Any:
+    raise hashing.Busy("no thread came to hash a password")
+
+
+def test_v6_3_1_a_proof_that_could_not_be_looked_at_was_not_wrong(
+    session: Session, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.prove("password", right=False)
+    before = sorted(Throttle.objects.values_list("key", "count"))
+    with monkeypatch.context() as short_of_memory:
+        short_of_memory.setattr(credentials, "check", busy)
+        for _ in range(lockout.REAUTHENTICATION_DAY.most + 1):
+            answer = session.prove("password", right=True)
+            assert answer.status_code == 503
+            assert answer["Retry-After"] == "10"
+    assert sorted(Throttle.objects.values_list("key", "count")) == before
+    assert not Event.objects.filter(tag="account.reauthentication.locked").exists()
+    assert session.goes_on()
+    answer = session.prove("password", right=True)
+    assert answer.status_code == (200 if session.by_app else 302)
+
+
 def operator_with_an_app(alice: User) -> str:
     seed, _codes = add_app(signed_in_tab(alice.email))
     User.objects.filter(pk=alice.pk).update(is_operator=True)
@@ -220,6 +242,19 @@ def test_an_operators_wrong_codes_count_with_their_wrong_passwords(
     # The last two were not looked at.
     assert Event.objects.filter(tag="account.second_step.failed").count() == 2
     clock.shift(timedelta(minutes=6))
+    assert operators.prove(alice.email, PASSWORD, code_at(seed)).pk == alice.pk
+
+
+def test_an_operators_password_that_could_not_be_looked_at_was_not_wrong(
+    alice: User, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed = operator_with_an_app(alice)
+    clock.shift(timedelta(minutes=1))
+    with monkeypatch.context() as short_of_memory:
+        short_of_memory.setattr(User, "check_password", busy)
+        for _ in range(lockout.REAUTHENTICATION_DAY.most + 1):
+            with pytest.raises(hashing.Busy):
+                operators.prove(alice.email, PASSWORD, code_at(seed))
     assert operators.prove(alice.email, PASSWORD, code_at(seed)).pk == alice.pk
 
 

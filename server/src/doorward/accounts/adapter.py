@@ -179,9 +179,14 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
 
     def reauthenticate(self, user: User, password: str) -> bool:
         """Tell whether this is the person's password; after too many tries end the session."""
-        was_right = self.begin_proving_again(user)
+        counted, was_right = self._count_proof(user)
         origin = origin_of(allauth_context.request)
-        found = _checked(credentials.look_up(user.email, []), password)
+        try:
+            found = _checked(credentials.look_up(user.email, []), password)
+        except Exception:
+            # It was not checked, and so not wrong: it costs nobody their session.
+            counted.not_looked_at()
+            raise
         if found is None or found.user.pk != user.pk:
             trail.record(
                 "account.reauthentication.failed", actor=user, ip=origin.ip, agent=origin.agent
@@ -196,13 +201,16 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
         After too many in one session it ends; after too many in all of a person's, none ends.
         Raises ImmediateHttpResponse.
         """
+        return self._count_proof(user)[1]
+
+    def _count_proof(self, user: User) -> tuple[proving_again.Counted, Callable[[], None]]:
         request = allauth_context.request
         origin = origin_of(request)
         session = request.session
         # A right proof gives the session a new key; what failed before it stays counted.
         counted_as = session.get(_COUNTED_AS) or session.session_key or ""
         try:
-            was_right = proving_again.begin(user, counted_as, ip=origin.ip, agent=origin.agent)
+            counted = proving_again.begin(user, counted_as, ip=origin.ip, agent=origin.agent)
         except proving_again.TooMany as many:
             if not many.here:
                 # Wrong in other sessions of the person's: this one may be the owner's.
@@ -212,10 +220,10 @@ class AccountAdapter(SecondStepAnswers, DefaultAccountAdapter):  # type: ignore[
             raise ImmediateHttpResponse(_signed_out(request, many.wait)) from None
 
         def right() -> None:
-            was_right()
+            counted.right()
             session[_COUNTED_AS] = counted_as
 
-        return right
+        return counted, right
 
     def set_password(self, user: User, password: str) -> None:
         """Store the password, unless it or a way to sign in was changed since ``user`` was read.

@@ -34,21 +34,26 @@ def prove(address: str, password: str, code: str) -> User:
         make_password(password)
         raise NotProven
     try:
-        was_right = proving_again.begin(operator, "command line", target="command line")
+        counted = proving_again.begin(operator, "command line", target="command line")
     except proving_again.TooMany:
         raise NotProven from None
-    if not operator.check_password(password):
+    try:
+        is_theirs = operator.check_password(password)
+    except Exception:
+        counted.not_looked_at()
+        raise
+    if not is_theirs:
         trail.record("account.reauthentication.failed", actor=operator, target="command line")
         raise NotProven
     typed = [Way.APP.value, Way.RECOVERY.value]
     factors = Authenticator.objects.filter(user_id=operator.pk, type__in=typed).order_by("pk")
     if not factors:
         # Nothing failed: there was no code to be wrong.
-        was_right()
+        counted.right()
         raise NoFactor
     for factor in factors:
         if factor.wrap().validate_code(code):
-            was_right()
+            counted.right()
             two_factor.record_success(operator, Way(factor.type), stepping_up=True)
             return operator
     two_factor.record_failure(operator, Way.APP, stepping_up=True)

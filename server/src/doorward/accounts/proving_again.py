@@ -6,7 +6,7 @@ the tries of each way after those of another.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
 from doorward.accounts import lockout
@@ -26,31 +26,45 @@ class TooMany(Exception):
         self.here = here
 
 
-def begin(
-    user: User, session: str, *, ip: str = "", agent: str = "", target: str = ""
-) -> Callable[[], None]:
-    """Count a proof before it is looked at; returns what to call when it was right.
+@dataclass(frozen=True)
+class Counted:
+    """A proof that counts as a wrong one, until it is told what became of it."""
+
+    short: tuple[lockout.Window, str]
+    day: tuple[lockout.Window, str]
+    together: tuple[lockout.Window, str]
+
+    def right(self) -> None:
+        """Forget it: it was right, and so is who failed in this session a moment ago."""
+        lockout.reset(self.short)
+        # Only this one: what failed earlier in the day stays counted.
+        lockout.give_back(self.day, self.together)
+
+    def not_looked_at(self) -> None:
+        """Give it back: nobody could look at it, so it was not wrong."""
+        lockout.give_back(self.short, self.day, self.together)
+
+
+def begin(user: User, session: str, *, ip: str = "", agent: str = "", target: str = "") -> Counted:
+    """Count a proof before it is looked at.
 
     By session first (its key, or a name for where there is none): whoever guesses in a stolen one
     ends that one, and takes nothing from its owner's others (ADR 18). Raises TooMany; to end the
     session is the caller's.
     """
     own = f"{user.pk} {session}"
-    short, day = (lockout.REAUTHENTICATION, own), (lockout.REAUTHENTICATION_DAY, own)
-    together = (lockout.REAUTHENTICATION_PERSON, canonical_email(user.email))
-    here = lockout.full(short, day)
-    wait = here or lockout.full(together)
+    counted = Counted(
+        short=(lockout.REAUTHENTICATION, own),
+        day=(lockout.REAUTHENTICATION_DAY, own),
+        together=(lockout.REAUTHENTICATION_PERSON, canonical_email(user.email)),
+    )
+    here = lockout.full(counted.short, counted.day)
+    wait = here or lockout.full(counted.together)
     if wait is not None:
         if here is None:
-            lockout.give_back(short, day)
+            lockout.give_back(counted.short, counted.day)
         trail.record(
             "account.reauthentication.locked", actor=user, ip=ip, agent=agent, target=target
         )
         raise TooMany(wait, here=here is not None)
-
-    def was_right() -> None:
-        lockout.reset(short)
-        # Only this one: what failed earlier in the day stays counted.
-        lockout.give_back(day, together)
-
-    return was_right
+    return counted

@@ -7,6 +7,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import structlog
+from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
@@ -80,13 +81,17 @@ def tell_the_signed_out(
 
     def answer(request: HttpRequest) -> HttpResponse:
         response = get_response(request)
-        if request.method == "POST" and response.get("Location", "") == _sign_in(
-            request.get_full_path()
-        ):
+        if request.method == "POST" and _leads_to_sign_in(request, response):
             response["Location"] = f"{_sign_in(_page_of(request))}&{UNSENT}=yes"
         return response
 
     return answer
+
+
+def _leads_to_sign_in(request: HttpRequest, response: HttpResponse) -> bool:
+    to: str = response.get("Location", "")
+    # Nearly every form is answered by a redirect: what tells most of them apart comes first.
+    return f"?{REDIRECT_FIELD_NAME}=" in to and to == _sign_in(request.get_full_path())
 
 
 def was_unsent(request: HttpRequest) -> bool:
