@@ -349,7 +349,7 @@ def full(*wanted: tuple[Window, str]) -> timedelta | None:
 
 
 def give_back(*taken: tuple[Window, str]) -> None:
-    """Uncount one in each of these windows: the try was right. What failed before stays counted."""
+    """Uncount one in each of these windows: it was no failure. What failed before stays counted."""
     for window, key in taken:
         _uncount(window, key)
 

@@ -35,7 +35,7 @@ class Counted:
     together: tuple[lockout.Window, str]
 
     def right(self) -> None:
-        """Forget it: it was right, and so is who failed in this session a moment ago."""
+        """Forget it, and what failed in this session a moment ago: it was right."""
         lockout.reset(self.short)
         # Only this one: what failed earlier in the day stays counted.
         lockout.give_back(self.day, self.together)
