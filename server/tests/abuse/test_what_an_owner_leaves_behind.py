@@ -61,6 +61,34 @@ def test_a30_an_account_handed_over_does_not_go_with_its_former_owner(
     assert Membership.objects.get(account=alices_account).role == Role.OWNER
 
 
+def test_members_see_on_every_page_that_the_account_goes_until_its_owner_keeps_it(
+    alice: User, bob: User, alices_account: Account, laptop: Device
+) -> None:
+    hers, his = signed_in(alice), signed_in(bob)
+    told = "This account will be deleted on"
+    assert told not in his.get("/").content.decode()
+    deletion = leaving.ask(alice, keep_session=None, origin=HERE)
+    for page in ("/", "/devices/", "/subscription/"):
+        assert told in his.get(page).content.decode()
+    assert f"{timezone.localtime(deletion.due_at):%b}" in his.get("/").content.decode()
+    # Who asked for it is asked whether to keep it, and is not told twice.
+    assert told not in hers.get("/").content.decode()
+    leaving.cancel(alice, origin=HERE)
+    assert told not in his.get("/").content.decode()
+
+
+def test_members_are_told_no_more_that_the_account_goes_when_it_has_another_owner(
+    alice: User, bob: User, charlie: User, alices_account: Account
+) -> None:
+    Membership.objects.create(account=alices_account, user=charlie, role=Role.VIEWER)
+    leaving.ask(alice, keep_session=None, origin=HERE)
+    assert leaving.goes_at(alices_account) is not None
+    hand_over(alices_account, alice, bob)
+    assert leaving.goes_at(alices_account) is None
+    members.change_role(alices_account, charlie.pk, Role.OWNER, actor=bob, origin=HERE)
+    assert "will be deleted on" not in signed_in(charlie).get("/").content.decode()
+
+
 def test_a30_an_account_with_a_second_owner_does_not_go_with_the_first(
     alice: User, bob: User, alices_account: Account, laptop: Device
 ) -> None:

@@ -656,6 +656,8 @@ def test_ownership_passes_when_both_have_agreed_with_a_fresh_proof(
     assert his.post("/account/members/offer/take/").status_code == 404
     assert hers.get("/account/members/invite/").status_code == 403
     assert tags(alices_account)[-1] == "account.ownership.transferred"
+    # The account's events are no longer hers to read, but this is hers.
+    assert "An account you owned has a new owner" in hers.get("/account/activity/").content.decode()
 
 
 @pytest.mark.django_db

@@ -262,3 +262,23 @@ def test_a_cheaper_hash_costs_no_less_than_ours(
     )
     Argon2idHasher().harden_runtime("x", OWN.replace("m=47104,t=1", cost))
     assert hashed == ([] if more is None else [more])
+
+
+def test_n1_a_wrong_password_stays_wrong_where_there_is_no_memory_to_take_as_long_as_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def busy(*_words: Any) -> Any:
+        raise hashing.Busy("no memory to hash a password in")
+
+    cheaper = Argon2idHasher()
+    cheaper.memory_kib = 19456
+    encoded = cheaper.encode("correct horse", "")
+    checked = Argon2idHasher.verify
+
+    def checks_and_then_has_no_memory(self: Argon2idHasher, password: str, encoded: str) -> bool:
+        found = checked(self, password, encoded)
+        monkeypatch.setattr(passwords, "_hash", busy)
+        return found
+
+    monkeypatch.setattr(Argon2idHasher, "verify", checks_and_then_has_no_memory)
+    assert check_password("wrong horse", encoded) is False

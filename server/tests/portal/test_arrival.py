@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -118,6 +119,24 @@ def test_a65_a_body_that_is_too_long_or_does_not_say_is_refused(
     [(told, headers, _)] = line.answers
     assert told == status
     assert headers["connection"] == "close"
+
+
+def test_programs_are_refused_in_the_form_they_read() -> None:
+    header = ("content-length", "101")
+    kinds = {}
+    for path in ("/api/v1/devices", "/_allauth/app/v1/auth/login", "/login/"):
+        line = answered(no_page, asked(header, method="POST", path=path), Line(None))
+        [(_, headers, body)] = line.answers
+        assert isinstance(body, bytes)
+        kinds[path] = (headers["content-type"], body)
+    kind, problem = kinds["/api/v1/devices"]
+    assert kind == "application/problem+json"
+    assert json.loads(problem)["code"] == "too-large"
+    assert json.loads(problem)["status"] == 413
+    kind, told = kinds["/_allauth/app/v1/auth/login"]
+    assert kind == "application/json"
+    assert json.loads(told)["errors"][0]["code"] == "too_large"
+    assert kinds["/login/"][0].startswith("text/plain")
 
 
 def test_a65_a_late_body_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:

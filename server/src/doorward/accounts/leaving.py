@@ -22,14 +22,14 @@ from allauth.usersessions.models import UserSession
 from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q
+from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 from django.utils.translation import ngettext
 
 from doorward.accounts import exports, members, privacy, sessions
 from doorward.accounts import leaving_letters as letters
 from doorward.accounts.member_letters import name_of
-from doorward.accounts.models import Account, Membership, OwnershipTransfer, User
+from doorward.accounts.models import Account, Membership, OwnershipTransfer, Role, User
 from doorward.accounts.origin import Origin
 from doorward.accounts.privacy import Whose
 from doorward.accounts.privacy_rows import Deletion, DoomedAccount, Export, Receipt
@@ -63,6 +63,19 @@ class TooLate(Exception):
 def pending(user: User) -> Deletion | None:
     """Return the deletion this person has asked for, if any; by one query."""
     return Deletion.objects.filter(user_id=user.pk).first()
+
+
+def goes_at(account: Account) -> datetime | None:
+    """Return when the account is deleted, if the only one who owns it asked for that; one query."""
+    owners = Membership.objects.filter(account=account, role=Role.OWNER)
+    return (
+        Deletion.objects.filter(doomed__account_id=account.pk)
+        # It stays with whoever owns it by now, whatever was asked for before.
+        .filter(Exists(owners.filter(user_id=OuterRef("user_id"))))
+        .exclude(Exists(owners.exclude(user_id=OuterRef("user_id"))))
+        .values_list("due_at", flat=True)
+        .first()
+    )
 
 
 def foretell(whose: Whose) -> dict[str, int]:

@@ -332,6 +332,8 @@ def take_ownership(account: Account, user: User, *, origin: Origin = UNTOLD) -> 
     # An account that was called after its owner is called after the new one.
     Account.objects.filter(pk=account.pk, name=giver.user.name).update(name="")
     _told("account.ownership.transferred", taker, user, origin, giver=str(giver.user_id))
+    # The account's events are its owner's to read. That it went is the giver's, too.
+    trail.record("account.ownership.given", actor=giver.user, target=str(user.pk))
     for reader in (giver.user, taker.user):
         told = member_letters.transferred(
             account, giver=giver.user, taker=taker.user, role=Role(giver.role), to=reader

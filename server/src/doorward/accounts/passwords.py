@@ -153,8 +153,14 @@ class Argon2idHasher(BasePasswordHasher):
         except ValueError:
             parts = {"memory_cost": 0, "time_cost": 1}
         missing = self.memory_kib * self.time_cost - parts["memory_cost"] * parts["time_cost"]
-        if missing >= LEAST_MEMORY_KIB:
+        if missing < LEAST_MEMORY_KIB:
+            return
+        try:
             _hash(as_bytes(password), os.urandom(hashing.SALT_BYTES), missing, 1)
+        except hashing.Busy as busy:
+            # The password was looked at and is wrong. That stays so, and counts, whatever time it
+            # took: raised from here, the try would be given back as one nobody could look at.
+            log.warning("accounts.password.not_filled_up", why=str(busy))
 
 
 def _form(parts: dict[str, Any], salt: bytes, stored: bytes) -> tuple[int, int, int, int]:

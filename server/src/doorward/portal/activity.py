@@ -131,6 +131,7 @@ WORDS: Final[dict[str, tuple[str, Promise]]] = {
     "account.ownership.withdrawn": ("key", _("The offer to a new owner was taken back")),
     "account.ownership.declined": ("key", _("The offer to become owner was declined")),
     "account.ownership.transferred": ("key", _("The account got a new owner")),
+    "account.ownership.given": ("key", _("An account you owned has a new owner")),
     "account.export.asked": ("report", _("A copy of everything was asked for")),
     "account.export.ready": ("report", _("A copy of everything was packed")),
     "account.export.fetched": ("report", _("A copy of everything was downloaded")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -36,16 +37,16 @@ LOOK_SECONDS: Final = 1.0
 Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 Job = tuple[Environ, HTTPProtocol, "asyncio.Future[None]", asyncio.AbstractEventLoop]
+# In words, and as the API names it (docs/api.md).
 REFUSALS: Final = {
-    400: b"The request was not whole.\n",
-    408: b"The request took too long to arrive. Please send it again.\n",
-    411: b"A request says how long it is (Content-Length).\n",
-    413: b"The request is longer than anything this server takes.\n",
+    400: ("bad-request", "The request was not whole."),
+    408: ("too-slow", "The request took too long to arrive. Please send it again."),
+    411: ("length-required", "A request says how long it is (Content-Length)."),
+    413: ("too-large", "The request is longer than anything this server takes."),
 }
 # What every answer of the portal says; these are made where no middleware sees them.
 REFUSAL_HEADERS: Final = [
     ("connection", "close"),
-    ("content-type", "text/plain; charset=utf-8"),
     ("cache-control", "no-store"),
     ("content-security-policy", "default-src 'none'; sandbox"),
     ("cross-origin-resource-policy", "same-origin"),
@@ -81,7 +82,9 @@ class Arrivals:
         try:
             body = await self._body(environ, protocol)
         except Refused as refused:
-            protocol.response_bytes(refused.status, REFUSAL_HEADERS, REFUSALS[refused.status])
+            kind, said = _refusal(environ["PATH_INFO"], refused.status)
+            headers = [*REFUSAL_HEADERS, ("content-type", kind)]
+            protocol.response_bytes(refused.status, headers, said)
             return
         environ["wsgi.input"] = io.BytesIO(body)
         await self._threads.run(environ, protocol)
@@ -116,6 +119,19 @@ class Arrivals:
             close = getattr(pieces, "close", None)
             if close is not None:
                 close()
+
+
+def _refusal(path: str, status: int) -> tuple[str, bytes]:
+    """Return the content type and the words, as who asks at this address reads them."""
+    code, words = REFUSALS[status]
+    if path.startswith("/api/"):
+        problem = {"type": f"urn:doorward:problem:{code}", "title": words}
+        told = json.dumps({**problem, "status": status, "code": code})
+        return "application/problem+json", told.encode()
+    if path.startswith("/_allauth/"):
+        error = {"message": words, "code": code.replace("-", "_")}
+        return "application/json", json.dumps({"status": status, "errors": [error]}).encode()
+    return "text/plain; charset=utf-8", f"{words}\n".encode()
 
 
 class Unfinished:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property, wraps
 from typing import Concatenate, Final, ParamSpec, cast
 from uuid import UUID
@@ -15,7 +16,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 
-from doorward.accounts import members, permissions, signup
+from doorward.accounts import leaving, members, permissions, signup
 from doorward.accounts.models import Account, Membership, User
 from doorward.accounts.permissions import Act
 from doorward.devices import sharing
@@ -68,6 +69,14 @@ class Visit:
     def place(self) -> Membership:
         """This person's place in the account they look at."""
         return next(place for place in self.places if place.account_id == self.account.pk)
+
+    @cached_property
+    def goes_at(self) -> datetime | None:
+        """When the account is deleted, where its owner asked for that; nothing for the owner.
+
+        Who asked is shown what stops it, on every page. Takes one query, once; for an owner none.
+        """
+        return None if self.may_decide else leaving.goes_at(self.account)
 
     @property
     def elsewhere(self) -> list[Membership]:

@@ -170,6 +170,9 @@ def field(bound: BoundField, help_below: str = "") -> dict[str, Any]:
         # Whoever comes here has the code in mind, and types nothing else first.
         more = {"class": "code-input", "autocomplete": "one-time-code", "autofocus": True}
         widget.attrs.update(more)
+    if bound.name == next(iter(bound.form.errors), None):
+        # Where to go on; and a screen reader says what is wrong with it (aria-describedby).
+        widget.attrs["autofocus"] = True
     return {
         "field": bound,
         "password": isinstance(widget, PasswordInput),

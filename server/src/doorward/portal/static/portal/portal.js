@@ -73,6 +73,45 @@
     for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
   });
 
+  // --- Asked again who one is, one comes back to the form, which nothing was done of: what was typed there is typed
+  //     again. It stays in this tab, for as long as the question is on the screen; secrets are left out.
+  const TYPED = "typed";
+  const isKept = (field) => field.name && !["hidden", "password", "file", "submit", "button"].includes(field.type)
+    && field.autocomplete !== "one-time-code";
+  const isChosen = (field) => ["checkbox", "radio"].includes(field.type);
+  const stateOf = (field) => (isChosen(field) ? field.checked : field.value);
+  const keep = (form) => {
+    const fields = [...form.elements].filter(isKept).map((field) => [field.name, stateOf(field)]);
+    const place = [...document.forms].indexOf(form);
+    sessionStorage.setItem(TYPED, JSON.stringify({ page: location.pathname, place, fields, asked: false }));
+  };
+  const typeAgain = () => {
+    const kept = JSON.parse(sessionStorage.getItem(TYPED) ?? "null");
+    if (!kept) return;
+    if (document.querySelector("[data-asks-again]")) {
+      sessionStorage.setItem(TYPED, JSON.stringify({ ...kept, asked: true }));
+      return;
+    }
+    sessionStorage.removeItem(TYPED);
+    const fields = [...(document.forms[kept.place]?.elements ?? [])].filter(isKept);
+    // Another page, or not that form any more: what is in it was put there by the server.
+    if (!kept.asked || kept.page !== location.pathname) return;
+    if (fields.map((field) => field.name).join() !== kept.fields.map(([name]) => name).join()) return;
+    for (const [number, field] of fields.entries()) {
+      const state = kept.fields[number][1];
+      if (isChosen(field)) field.checked = state; else field.value = state;
+    }
+    fields[0]?.focus();
+  };
+  const orNot = (act) => {
+    // Where nothing may be kept, it is typed once more by hand.
+    try { act(); } catch { /* as said */ }
+  };
+  orNot(typeAgain);
+  document.addEventListener("submit", ({ target, defaultPrevented }) => {
+    if (!defaultPrevented && target.method === "post" && document.body.matches(".app")) orNot(() => keep(target));
+  });
+
   // --- Ages keep walking between two answers of the server.
   const units = [["year", 31536000], ["month", 2592000], ["day", 86400], ["hour", 3600], ["minute", 60]];
   const language = document.documentElement.lang || "en";
