@@ -1002,6 +1002,11 @@ class Comings(RuleBasedStateMachine):
             )
         except invitations.AlreadyThere:
             assert whom in before
+        except invitations.InvitationOver:
+            # Whoever invited has given the account up meanwhile: they let nobody in any more.
+            assert found.made_by_id not in {
+                self.people[place].pk for place, role in before.items() if role == Role.OWNER
+            }
 
     def roles(self) -> dict[int, str]:
         held = dict(Membership.objects.filter(account=self.account).values_list("user", "role"))
