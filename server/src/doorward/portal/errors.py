@@ -58,10 +58,9 @@ def explain_wrong_method(
 
     def answer(request: HttpRequest) -> HttpResponse:
         response = get_response(request)
-        wanted = request.headers.get("Accept", "")
         if response.status_code != 405 or response.streaming or response.content:
             return response
-        if "text/html" not in wanted:
+        if "text/html" not in request.headers.get("Accept", ""):
             return response
         page = _plainly("errors/405.html", 405)
         page["Allow"] = response.get("Allow", "")
