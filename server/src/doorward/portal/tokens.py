@@ -55,6 +55,7 @@ class TokenForm(forms.Form):
         choices=[(scope.value, words) for scope, words in SCOPES.items()],
         widget=forms.CheckboxSelectMultiple,
         initial=[Scope.DEVICES_READ.value],
+        error_messages={"required": gettext_lazy("Choose at least one.")},
     )
     days = forms.TypedChoiceField(
         label=gettext_lazy("How long should it work?"),

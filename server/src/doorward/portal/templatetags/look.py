@@ -167,6 +167,9 @@ def field(bound: BoundField, help_below: str = "") -> dict[str, Any]:
     # A label that goes away while one types is no label.
     widget.attrs.pop("placeholder", None)
     if bound.name == "code":
+        if bound.errors:
+            # Nobody mends a code: the next one typed would stand behind this one.
+            bound.form.data = {**dict(bound.form.data.items()), bound.html_name: ""}
         # Whoever comes here has the code in mind, and types nothing else first.
         more = {"class": "code-input", "autocomplete": "one-time-code", "autofocus": True}
         widget.attrs.update(more)

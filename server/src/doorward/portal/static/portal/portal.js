@@ -74,16 +74,22 @@
   });
 
   // --- Asked again who one is, one comes back to the form, which nothing was done of: what was typed there is typed
-  //     again. It stays in this tab, for as long as the question is on the screen; secrets are left out.
+  //     again. It stays in this tab, for as long as the question is on the screen, and is only typed for the person who
+  //     typed it, in the form they typed it in; secrets are left out.
   const TYPED = "typed";
   const isKept = (field) => field.name && !["hidden", "password", "file", "submit", "button"].includes(field.type)
     && field.autocomplete !== "one-time-code";
   const isChosen = (field) => ["checkbox", "radio"].includes(field.type);
   const stateOf = (field) => (isChosen(field) ? field.checked : field.value);
+  const fieldsOf = (form) => [...form.elements].filter(isKept);
+  // Of the account, too: what is meant for one is not typed into another's form.
+  const whose = (form) => [
+    document.body.dataset.person, location.pathname, form.getAttribute("action"), form.elements.account?.value,
+    ...fieldsOf(form).map((field) => field.name),
+  ].join("\n");
   const keep = (form) => {
-    const fields = [...form.elements].filter(isKept).map((field) => [field.name, stateOf(field)]);
-    const place = [...document.forms].indexOf(form);
-    sessionStorage.setItem(TYPED, JSON.stringify({ page: location.pathname, place, fields, asked: false }));
+    const states = fieldsOf(form).map(stateOf);
+    sessionStorage.setItem(TYPED, JSON.stringify({ whose: whose(form), states, asked: false }));
   };
   const typeAgain = () => {
     const kept = JSON.parse(sessionStorage.getItem(TYPED) ?? "null");
@@ -93,15 +99,13 @@
       return;
     }
     sessionStorage.removeItem(TYPED);
-    const fields = [...(document.forms[kept.place]?.elements ?? [])].filter(isKept);
-    // Another page, or not that form any more: what is in it was put there by the server.
-    if (!kept.asked || kept.page !== location.pathname) return;
-    if (fields.map((field) => field.name).join() !== kept.fields.map(([name]) => name).join()) return;
+    const form = kept.asked && [...document.forms].find((one) => whose(one) === kept.whose);
+    if (!form || !document.body.dataset.person) return;
+    const fields = fieldsOf(form);
     for (const [number, field] of fields.entries()) {
-      const state = kept.fields[number][1];
-      if (isChosen(field)) field.checked = state; else field.value = state;
+      if (isChosen(field)) field.checked = kept.states[number]; else field.value = kept.states[number];
     }
-    fields[0]?.focus();
+    fields.find((field) => field.type !== "radio" || field.checked)?.focus();
   };
   const orNot = (act) => {
     // Where nothing may be kept, it is typed once more by hand.
@@ -111,6 +115,20 @@
   document.addEventListener("submit", ({ target, defaultPrevented }) => {
     if (!defaultPrevented && target.method === "post" && document.body.matches(".app")) orNot(() => keep(target));
   });
+
+  // --- A form that came back wrong begins where it is wrong, also where that lies below the screen.
+  const beginWhereItIsWrong = () => {
+    if (document.querySelector("[autofocus]")) return;
+    const said = document.querySelector("main .field-error, main .note-danger[role=alert]");
+    if (!said) return;
+    const around = said.closest("fieldset, .field") ?? said;
+    const field = document.querySelector("main [aria-invalid=true]")
+      ?? around.querySelector("input:not([type=hidden]), select, textarea");
+    if (!field) said.tabIndex = -1;
+    (field ?? said).focus();
+    said.scrollIntoView({ block: "center" });
+  };
+  beginWhereItIsWrong();
 
   // --- Ages keep walking between two answers of the server.
   const units = [["year", 31536000], ["month", 2592000], ["day", 86400], ["hour", 3600], ["minute", 60]];
