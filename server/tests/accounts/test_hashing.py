@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import Any
 
 import nacl.pwhash.argon2id
 import pytest
@@ -133,7 +133,7 @@ threads = hashing.Hashing(2)
 hashed = threads.run(
     lambda memory: hashing.argon2id(b"x", b"sixteen bytes it", memory, memory_kib=64, time_cost=1)
 )
-print(hashing.KEEPS_MEMORY, len(hashed))
+print(hashing.QUICKER.keeps, len(hashed))
 """
 
 
@@ -144,7 +144,7 @@ def test_where_no_memory_may_be_written_and_run_libsodium_hashes() -> None:
     ).stdout.strip()
     if told == "not here":
         pytest.skip("this kernel has no such rule")
-    assert told in {"False 32", "True 32"}
+    assert told in {"False 32", "None 32"}
 
 
 @linux_only
@@ -229,7 +229,7 @@ def test_where_there_is_no_memory_it_says_so(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_hash_that_takes_more_than_ours_leaves_no_memory_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hashing, "KEEPS_MEMORY", True)
+    monkeypatch.setattr(hashing, "QUICKER", decided(keeps=True))
     memory = hashing.KeptMemory()
     dear = hashing.MOST_KEPT_KIB + 8
     assert hashing.argon2id(b"x", SALT, memory, memory_kib=dear, time_cost=1)
@@ -242,24 +242,83 @@ def test_a_cost_that_is_none_is_refused() -> None:
         hashing.KeptMemory().argon2id(b"x", SALT, memory_kib=SMALL_KIB, time_cost=0)
 
 
-@linux_only
-@pytest.mark.parametrize(
-    ("enabled", "keeps"),
-    [
-        ("[always] madvise never\n", False),
-        ("always [madvise] never\n", True),
-        ("always madvise [never]\n", True),
-        (None, False),
-    ],
+def decided(*, keeps: bool) -> hashing.Quicker:
+    quicker = hashing.Quicker(may_keep=True)
+    quicker.keeps = keeps
+    return quicker
+
+
+@given(
+    kept=st.lists(st.floats(0.01, 0.1), min_size=hashing.TRIED, max_size=12),
+    others=st.lists(st.floats(0.01, 0.1), min_size=hashing.TRIED, max_size=12),
 )
-def test_memory_is_kept_where_the_kernel_gives_no_large_pages_unasked(
-    enabled: str | None, keeps: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_after_some_hashes_by_each_library_all_are_made_by_the_quicker(
+    kept: list[float], others: list[float]
 ) -> None:
-    setting = tmp_path / "enabled"
-    if enabled is not None:
-        setting.write_text(enabled)
-    monkeypatch.setattr(hashing, "LARGE_PAGES", setting)
-    assert hashing.keeping_is_quicker() is keeps
+    quicker = hashing.Quicker(may_keep=True)
+    left = {True: list(kept), False: list(others)}
+    while quicker.keeps is None:
+        keep = quicker.keep_this_time()
+        quicker.took(left[keep].pop(0) if left[keep] else 1.0, kept=keep)
+    told = {how: len(all_) - len(left[how]) for how, all_ in ((True, kept), (False, others))}
+    assert told == {True: hashing.TRIED, False: hashing.TRIED}
+    assert quicker.keeps is (min(kept[: hashing.TRIED]) < min(others[: hashing.TRIED]))
+    assert {quicker.keep_this_time() for _ in range(9)} == {quicker.keeps}
+
+
+def test_what_is_told_late_changes_nothing_any_more() -> None:
+    quicker = hashing.Quicker(may_keep=True)
+    for _ in range(hashing.TRIED):
+        quicker.took(0.02, kept=True)
+        quicker.took(0.03, kept=False)
+    quicker.took(0.001, kept=False)
+    assert quicker.keeps is True
+
+
+def test_where_memory_cant_be_kept_nothing_is_tried() -> None:
+    quicker = hashing.Quicker(may_keep=False)
+    assert not any(quicker.keep_this_time() for _ in range(9))
+
+
+@linux_only
+@pytest.mark.parametrize("keeps", [True, False])
+def test_the_hashes_of_the_usual_cost_decide_and_what_is_not_needed_is_given_back(
+    keeps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashing, "MOST_KEPT_KIB", SMALL_KIB)
+    quicker = hashing.Quicker(may_keep=True)
+    monkeypatch.setattr(hashing, "QUICKER", quicker)
+    clock, made = [0.0], []
+    monkeypatch.setattr("time.thread_time", lambda: clock[0])
+    by_libsodium = hashing._by_libsodium
+
+    class Timed(hashing.KeptMemory):
+        def argon2id(self, password: bytes, salt: bytes, **cost: int) -> bytes:
+            # The first one takes the memory, and would be misleading.
+            clock[0] += (1 if keeps else 3) if self.size else 50
+            made.append("kept")
+            return super().argon2id(password, salt, **cost)
+
+    def timed(*words: Any) -> bytes:
+        clock[0] += 2
+        made.append("libsodium")
+        return by_libsodium(*words)
+
+    monkeypatch.setattr(hashing, "_by_libsodium", timed)
+    memory = Timed()
+
+    def hash_it(memory_kib: int = SMALL_KIB) -> bytes:
+        return hashing.argon2id(b"x", SALT, memory, memory_kib=memory_kib, time_cost=1)
+
+    cheap = {hash_it(8) for _ in range(20)}
+    assert not any(quicker._took.values()), "a cheaper hash tells nothing"
+    hashed = {hash_it() for _ in range(2 * hashing.TRIED + 1)}
+    assert quicker.keeps is keeps
+    made.clear()
+    assert hashed == {hash_it() for _ in range(4)}
+    assert cheap == {hash_it(8)}
+    assert set(made) == {"kept" if keeps else "libsodium"}
+    assert (memory.size > 0) is keeps
 
 
 @pytest.mark.parametrize("keeps", [False, pytest.param(True, marks=linux_only)])
@@ -269,8 +328,9 @@ def test_a_password_kept_by_one_library_is_checked_by_the_other(
     from doorward.accounts.passwords import Argon2idHasher
 
     hasher = Argon2idHasher()
-    monkeypatch.setattr(hashing, "KEEPS_MEMORY", keeps)
+    monkeypatch.setattr(hashing, "QUICKER", decided(keeps=keeps))
     encoded = hasher.encode("a door that opens", "")
-    monkeypatch.setattr(hashing, "KEEPS_MEMORY", sys.platform == "linux" and not keeps)
+    other_keeps = sys.platform == "linux" and not keeps
+    monkeypatch.setattr(hashing, "QUICKER", decided(keeps=other_keeps))
     assert hasher.verify("a door that opens", encoded)
     assert not hasher.verify("a door that opened", encoded)

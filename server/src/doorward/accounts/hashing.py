@@ -8,6 +8,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
@@ -30,6 +31,9 @@ WAIT_S: Final = 20.0
 MOST_KEPT_KIB: Final = 47104
 """What a thread keeps at most; a hash that takes more is libsodium's, and its memory with it."""
 
+TRIED: Final = 8
+"""Hashes by each library after which it is clear which of them is quicker here."""
+
 # Whether the kernel gives large pages to all that ask for much, or to who says that they help.
 LARGE_PAGES: Final = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _NO_MEMORY: Final = -22  # ARGON2_MEMORY_ALLOCATION_ERROR in argon2.h
@@ -41,19 +45,34 @@ class Busy(RuntimeError):
     """No thread came to the hash in time, or there was no memory for it: to be tried again."""
 
 
-def keeping_is_quicker() -> bool:
-    """Tell whether a hash is quicker here in memory that is kept from one to the next.
+class Quicker:
+    """Finds out by the first hashes that are wanted anyway whether keeping their memory pays here.
 
-    libsodium's code is the quicker of the two, but takes its memory anew for each hash: 11,776
-    pages of 4 KiB, which cost the kernel more than the hash costs libsodium. It is ahead where all
-    large memory comes in large pages unasked (bench/README.md, sign-in).
+    libsodium's code is the quicker of the two (AVX2, AVX-512), but takes its memory anew for each
+    hash: 11,776 pages of 4 KiB, which may cost the kernel more than the hash costs libsodium.
+    Which weighs more depends on the processor, on what a page costs a virtual machine, and on the
+    kernel's large pages (bench/README.md, sign-in). So a few hashes are made one way and as many
+    the other, and from then on all are made as the one was that took the least processor time.
     """
-    if sys.platform != "linux":
-        return False
-    try:
-        return "[always]" not in LARGE_PAGES.read_text()
-    except OSError:
-        return False
+
+    def __init__(self, *, may_keep: bool) -> None:
+        self._deciding = threading.Lock()
+        self._took: dict[bool, list[float]] = {True: [], False: []}
+        self.keeps: bool | None = None if may_keep else False
+        """Whether memory is kept; None while it is not clear yet."""
+
+    def keep_this_time(self) -> bool:
+        """Tell whether the next hash shall be made in memory that is kept."""
+        # Not in turns: each would find the other's 46 MiB where its own were in the cache.
+        return len(self._took[True]) < TRIED if self.keeps is None else self.keeps
+
+    def took(self, seconds: float, *, kept: bool) -> None:
+        """Note the processor time of a hash of the usual cost."""
+        with self._deciding:
+            self._took[kept].append(seconds)
+            # The least: a busy neighbour makes hashes slower, and none quicker.
+            if self.keeps is None and all(len(took) >= TRIED for took in self._took.values()):
+                self.keeps = min(self._took[True]) < min(self._took[False])
 
 
 _lent_by = threading.local()
@@ -159,8 +178,24 @@ def argon2id(
 
     The salt has SALT_BYTES, the hash HASH_BYTES. Raises MemoryError when there is none to hash in.
     """
-    if KEEPS_MEMORY and memory_kib <= MOST_KEPT_KIB:
-        return memory.argon2id(password, salt, memory_kib=memory_kib, time_cost=time_cost)
+    if memory_kib > MOST_KEPT_KIB:
+        return _by_libsodium(password, salt, memory_kib, time_cost)
+    keep = QUICKER.keep_this_time()
+    if not keep and QUICKER.keeps is False and memory.size:
+        memory.release()  # Of the tries: not needed any more.
+    # In memory that is yet to be taken a hash is slower, which says nothing of the next one.
+    tells = memory_kib == MOST_KEPT_KIB and (not keep or memory.size >= memory_kib * 1024)
+    began = time.thread_time()
+    if keep:
+        found = memory.argon2id(password, salt, memory_kib=memory_kib, time_cost=time_cost)
+    else:
+        found = _by_libsodium(password, salt, memory_kib, time_cost)
+    if tells and QUICKER.keeps is None:
+        QUICKER.took((time.thread_time() - began) / time_cost, kept=keep)
+    return found
+
+
+def _by_libsodium(password: bytes, salt: bytes, memory_kib: int, time_cost: int) -> bytes:
     found: bytes = nacl.pwhash.argon2id.kdf(
         HASH_BYTES, password, salt, opslimit=time_cost, memlimit=memory_kib * 1024
     )
@@ -247,4 +282,5 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-KEEPS_MEMORY: Final = _calls is not None and keeping_is_quicker()
+# Elsewhere than on Linux no large pages are asked for, and keeping small ones was never measured.
+QUICKER: Final = Quicker(may_keep=_calls is not None and sys.platform == "linux")

@@ -206,7 +206,7 @@ def _mail() -> Iterator[Finding]:
 def _memory() -> Iterator[Finding]:
     """Tell whether the kernel gives a password's hash its memory in pages of 2 MiB.
 
-    Where it does not, the slower of two libraries is the quicker one (bench/README.md, sign-in).
+    Where it does not, checking a password takes a third longer or more (bench/README.md, sign-in).
     """
     from doorward.accounts import hashing
 
