@@ -22,6 +22,8 @@ PAGES: Final[dict[str, Place]] = {
     "home": Act.LOOK,
     "protection": Act.LOOK,
     "protection_section": Act.PROTECTION_CHANGE,
+    # What it shows is what its own session held; saving it asks for more.
+    "protection_look": Act.LOOK,
     "protection_save": Act.PROTECTION_CHANGE,
     "protection_group": Act.LOOK,
     "protection_group_new": Act.PROTECTION_CHANGE,

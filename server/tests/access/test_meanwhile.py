@@ -34,7 +34,7 @@ from doorward.accounts.permissions import Act
 from doorward.api.callers import Caller
 from doorward.devices import commands
 from doorward.devices.models import Device
-from doorward.portal import protection
+from doorward.portal import before_saving
 from doorward.portal.visits import Visit
 from doorward.protection import policy
 from doorward.protection.policy import Delta
@@ -80,10 +80,12 @@ def looked_at(account: Account, **more: Any) -> str:
         ],
         "base": standing.newest,
         "undoes": None,
+        "beside": None,
+        "back": "/protection/",
         "after": "/protection/",
         **more,
     }
-    return signing.dumps(change, salt=protection.SALT, compress=True)
+    return signing.dumps(change, salt=before_saving.SALT, compress=True)
 
 
 def forms(account: Account, things: Things) -> dict[str, list[dict[str, str]]]:
@@ -112,7 +114,8 @@ def forms(account: Account, things: Things) -> dict[str, list[dict[str, str]]]:
         "threat_wrong_save": [
             {
                 "change": looked_at(
-                    account, carries={"threat": str(threat), "words": "", "until": until}
+                    account,
+                    beside={"carries": {"threat": str(threat), "words": "", "until": until}},
                 )
             }
         ],

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+from django.core import signing
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -16,7 +17,7 @@ from server.tests.portal.stock import device_of
 
 from doorward.accounts.models import Account, Membership, Role, User
 from doorward.devices.models import Device
-from doorward.portal import settings_words
+from doorward.portal import before_saving, settings_words
 from doorward.protection import merging, policy, schema
 from doorward.protection.models import Group, SettingsVersion
 
@@ -130,13 +131,99 @@ def test_n7_a_stolen_cookie_cannot_switch_protection_off(
     asked = alices_browser.post("/protection/save/", {"change": change_in(looked)})
     assert asked["Location"].startswith("/reauthenticate/")
     assert told(kitchen)["quick_scan"]["enabled"] is True
-    # The owner proves it: they come back to the form, and nothing is done unless they do it.
+    # The owner proves it: they come back to what they looked at, and nothing is done unless they
+    # do it.
     back = alices_browser.post(asked["Location"], {"password": PASSWORD}, follow=True)
-    assert back.request["PATH_INFO"] == QUICK
+    assert back.request["PATH_INFO"] == "/protection/look/"
     assert "Nothing was done yet: now do it again." in back.content.decode()
     assert told(kitchen)["quick_scan"]["enabled"] is True
-    saved(alices_browser, QUICK, off)
+    done = alices_browser.post("/protection/save/", {"change": change_in(back)}, follow=True)
+    assert "Saved as change 1." in done.content.decode()
     assert told(kitchen)["quick_scan"]["enabled"] is False
+
+
+def asked_for(browser: Client, why: str = "", **changes: Any) -> str:
+    """Where it is asked who this is, after a change that protects less was to be saved."""
+    off = {key: value for key, value in quick(**changes).items() if key != "enabled"}
+    asked = saved(browser, QUICK, off, why)
+    assert asked["Location"].startswith("/reauthenticate/")
+    location: str = asked["Location"]
+    return location
+
+
+def test_after_the_proof_the_change_is_there_with_its_reason_and_only_to_be_looked_at(
+    alices_browser: Client, kitchen: Device
+) -> None:
+    asked = asked_for(alices_browser, why="The film <b>evening</b>", start="20:15")
+    page = alices_browser.post(asked, {"password": PASSWORD}, follow=True).content.decode()
+    assert "Before it is saved" in page
+    assert "This protects less than before." in page
+    assert "20:15" in page
+    assert 'value="The film &lt;b&gt;evening&lt;/b&gt;"' in page
+    assert not SettingsVersion.objects.exists()
+
+
+def test_n7_who_holds_a_stolen_session_lays_no_change_of_theirs_before_the_owner(
+    alices_browser: Client, kitchen: Device
+) -> None:
+    asked = asked_for(alices_browser, start="20:15")
+    # The same session from elsewhere, in the moment before the owner's proof.
+    thief = Client()
+    thief.cookies = alices_browser.cookies
+    asked_for(thief, start="03:33")
+    back = alices_browser.post(asked, {"password": PASSWORD}, follow=True)
+    assert back.request["PATH_INFO"] == "/protection/"
+    assert "That change is not here any more. Fill it in once more." in back.content.decode()
+    assert "03:33" not in back.content.decode()
+    assert not SettingsVersion.objects.exists()
+
+
+def test_what_somebody_else_changed_during_the_proof_is_not_taken_back_unseen(
+    alices_browser: Client, alice: User, kitchen: Device
+) -> None:
+    asked = asked_for(alices_browser, start="20:15")
+    saved(signed_in(alice), QUICK, quick(start="21:00"))
+    back = alices_browser.post(asked, {"password": PASSWORD}, follow=True)
+    assert back.request["PATH_INFO"] == QUICK
+    assert "somebody else changed the settings meanwhile" in back.content.decode()
+
+
+def test_a_change_that_was_saved_is_not_looked_at_again(
+    alices_browser: Client, kitchen: Device
+) -> None:
+    asked = asked_for(alices_browser, start="20:15")
+    back = alices_browser.post(asked, {"password": PASSWORD}, follow=True)
+    alices_browser.post("/protection/save/", {"change": change_in(back)})
+    address = f"/protection/look/?{back.request['QUERY_STRING']}"
+    assert alices_browser.get(address)["Location"] == "/protection/"
+    assert alices_browser.get("/protection/look/")["Location"] == "/protection/"
+
+
+def test_after_the_proof_one_looks_at_ones_own_account_alone(
+    alices_browser: Client, kitchen: Device, alice: User
+) -> None:
+    asked = asked_for(alices_browser, start="20:15")
+    back = alices_browser.post(asked, {"password": PASSWORD}, follow=True)
+    session = alices_browser.session
+    kept = session["change_to_look_at"]
+    stranger = Account.objects.create(name="Other")
+    change = signing.loads(kept["change"], salt=before_saving.SALT)
+    change["account"] = str(stranger.pk)
+    kept["change"] = signing.dumps(change, salt=before_saving.SALT, compress=True)
+    session["change_to_look_at"] = kept
+    session.save()
+    mark = before_saving._mark_of(kept["change"])
+    assert alices_browser.get(f"/protection/look/?of={mark}")["Location"] == "/protection/"
+    assert back.status_code == 200
+
+
+def test_a_change_of_a_monstrous_length_is_filled_in_once_more(
+    alices_browser: Client, kitchen: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(before_saving, "MOST_KEPT", 10)
+    asked = asked_for(alices_browser, start="20:15")
+    back = alices_browser.post(asked, {"password": PASSWORD}, follow=True)
+    assert back.request["PATH_INFO"] == QUICK
 
 
 def test_n7_a_change_signed_for_another_account_or_made_up_is_nothing(

@@ -127,12 +127,17 @@ def test_n7_a_stolen_cookie_lets_nothing_be(
     assert told(laptop)["exclusions"] == {}
     assert not Command.objects.exists()
     assert not Ticket.objects.exists()
-    # The owner proves it: they come back to the form, and nothing is done unless they do it.
+    # The owner proves it: they come back to what they looked at, and nothing is done unless they
+    # do it.
     back = alices_browser.post(answer["Location"], {"password": PASSWORD}, follow=True)
-    assert back.request["PATH_INFO"] == f"/reports/threats/{held.uid}/wrong/"
-    assert "Nothing was done yet: now do it again." in back.content.decode()
+    assert back.request["PATH_INFO"] == "/protection/look/"
+    page = back.content.decode()
+    assert "Nothing was done yet: now do it again." in page
+    assert "The file comes back to where it was" in page
     assert not Command.objects.exists()
-    said(alices_browser, held)
+    save_at = f"/reports/threats/{held.uid}/wrong/save/"
+    assert f'action="{save_at}"' in page
+    alices_browser.post(save_at, {"change": change_in(back)})
     assert len(told(laptop)["exclusions"]) == 1
     assert Command.objects.count() == 1
 

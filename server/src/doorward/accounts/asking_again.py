@@ -32,6 +32,11 @@ LONGEST: Final = 200
 """Characters of an address that are kept: enough for each of ours."""
 
 
+def is_due(request: HttpRequest) -> bool:
+    """Tell whether the person would be asked now."""
+    return bool(reauthentication.is_reauthentication_required(request, app=""))
+
+
 def first(request: HttpRequest, *, form_at: str = "") -> None:
     """Return only when the person has just proved who they are; else they are asked.
 

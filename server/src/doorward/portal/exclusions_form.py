@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
 
@@ -15,7 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from uuid_utils.compat import uuid7
 
-from doorward.portal import settings_words
+from doorward.portal import before_saving, settings_words
 from doorward.portal.settings_form import SectionForm
 from doorward.portal.visits import Visit
 from doorward.protection import merging, policy
@@ -37,7 +36,6 @@ def answer(
     delta: Any,
     standing: State,
     frame: dict[str, Any],
-    look: Callable[..., HttpResponse],
 ) -> HttpResponse:
     """Show the exclusions; on POST look at what adding one or taking one away would change."""
     if request.method != "POST":
@@ -72,7 +70,7 @@ def answer(
         errors = {key: words for key, words in wrong.items() if key in known}
         rest = [words for key, words in wrong.items() if key not in known]
         return _page(request, visit, form, frame, typed=typed, errors=errors, rest=rest)
-    return look(request, visit, plan, back=request.path, after=request.path)
+    return before_saving.look(request, visit, plan, back=request.path, after=request.path)
 
 
 def _entry(typed: dict[str, str], lasts: str) -> dict[str, Any]:

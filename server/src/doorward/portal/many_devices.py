@@ -19,7 +19,7 @@ from doorward.accounts.adapter import origin_of
 from doorward.accounts.permissions import Act
 from doorward.devices import commands, queries, removal, state
 from doorward.devices.models import Device
-from doorward.portal import protection, visits
+from doorward.portal import before_saving, visits
 from doorward.portal.visits import Visit
 from doorward.protection import policy
 from doorward.protection.policy import Delta
@@ -134,7 +134,7 @@ def _move(request: HttpRequest, visit: Visit, chosen: list[Device]) -> HttpRespo
     after = {"group": group} if group else None
     plan = policy.plan(visit.account, [Delta("place", each.pk, after) for each in chosen])
     done = f"/protection/groups/{group}/" if group else "/protection/"
-    return protection.look(request, visit, plan, back=HERE, after=done)
+    return before_saving.look(request, visit, plan, back=HERE, after=done)
 
 
 def _remove(request: HttpRequest, visit: Visit, chosen: list[Device]) -> HttpResponse:

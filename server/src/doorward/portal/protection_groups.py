@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from doorward.accounts.permissions import Act
 from doorward.devices import queries as devices
-from doorward.portal import protection, settings_words, visits
+from doorward.portal import before_saving, protection, settings_words, visits
 from doorward.portal.protection import HERE
 from doorward.portal.settings_form import SectionForm
 from doorward.portal.visits import Visit
@@ -85,7 +85,7 @@ def _edit(
         plan = policy.plan(visit.account, deltas)
         if not plan.problems:
             back = f"{HERE}groups/{key}/"
-            return protection.look(request, visit, plan, back=request.path, after=back)
+            return before_saving.look(request, visit, plan, back=request.path, after=back)
         wrong = [each.words for each in plan.problems]
     context = {
         "visit": visit,
@@ -116,7 +116,7 @@ def remove(request: HttpRequest, visit: Visit, group_id: UUID) -> HttpResponse:
     """Look at what removing a group would change; its devices stay."""
     _find(visit, group_id)
     plan = policy.plan(visit.account, [Delta("group", group_id, None)])
-    return protection.look(request, visit, plan, back=f"{HERE}groups/{group_id}/", after=HERE)
+    return before_saving.look(request, visit, plan, back=f"{HERE}groups/{group_id}/", after=HERE)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

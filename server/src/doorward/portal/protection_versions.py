@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
 from doorward.accounts.permissions import Act
-from doorward.portal import protection, texts, visits
+from doorward.portal import before_saving, texts, visits
 from doorward.portal.protection import HERE
 from doorward.portal.visits import Visit
 from doorward.protection import history, policy, queries
@@ -82,7 +82,7 @@ def undo(request: HttpRequest, visit: Visit, number: int) -> HttpResponse:
         )
         return redirect(here)
     after = f"{HERE}versions/"
-    return protection.look(request, visit, plan, back=here, after=after, undoes=found.number)
+    return before_saving.look(request, visit, plan, back=here, after=after, undoes=found.number)
 
 
 @require_safe
@@ -157,7 +157,7 @@ def go_back(request: HttpRequest, visit: Visit, number: int) -> HttpResponse:
             _("It can’t be put back as it was: %(why)s") % {"why": plan.problems[0].words},
         )
         return redirect(here)
-    return protection.look(
+    return before_saving.look(
         request,
         visit,
         plan,
@@ -194,7 +194,7 @@ def _compared(
     before, after = change["before"] or {}, change["after"] or {}
     if change["kind"] == "place":
         return name, [(_("Group"), _group(before, groups), _group(after, groups))]
-    rows = protection.rows(_layer(before), _layer(after), is_top=change["kind"] == "account")
+    rows = before_saving.rows(_layer(before), _layer(after), is_top=change["kind"] == "account")
     if change["kind"] == "group" and before.get("name") != after.get("name"):
         old = before.get("name") or _("none")
         rows.insert(0, (_("Group"), old, after.get("name") or _("removed")))

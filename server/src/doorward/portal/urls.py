@@ -9,6 +9,7 @@ from doorward.portal import (
     accounts,
     activity,
     approvals,
+    before_saving,
     commands,
     device_life,
     devices,
@@ -75,7 +76,8 @@ urlpatterns = [
     ),
     path("devices/<uuid:device_id>/settle/", devices.settle_copy, name="device_settle"),
     path("protection/", protection.overview, name="protection"),
-    path("protection/save/", protection.save, name="protection_save"),
+    path("protection/look/", before_saving.look_again, name="protection_look"),
+    path("protection/save/", before_saving.save, name="protection_save"),
     path(
         "protection/settings/<slug:section>/",
         protection.account_section,

@@ -16,11 +16,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods, require_POST
 
-from doorward.accounts import asking_again
 from doorward.accounts.adapter import origin_of
 from doorward.accounts.models import Shares
 from doorward.accounts.permissions import Act
-from doorward.portal import protection, visits
+from doorward.portal import before_saving, visits
 from doorward.portal.templatetags.look import exact_words
 from doorward.portal.visits import Visit
 from doorward.protection import checking, merging, policy
@@ -88,7 +87,7 @@ def ask(request: HttpRequest, visit: Visit, uid: UUID) -> HttpResponse:
                 )
             form.add_error("where", words)  # type: ignore[arg-type]  # a lazy text is one too
         return _page(request, visit, threat, form)
-    return protection.look(
+    return before_saving.look(
         request,
         visit,
         plan,
@@ -98,7 +97,7 @@ def ask(request: HttpRequest, visit: Visit, uid: UUID) -> HttpResponse:
     )
 
 
-def _beside(threat: Detection, words: str, until: datetime) -> protection.Beside:
+def _beside(threat: Detection, words: str, until: datetime) -> before_saving.Beside:
     lines = [
         _("From %(until)s on it is judged like any other file.") % {"until": exact_words(until)},
         _(
@@ -108,7 +107,7 @@ def _beside(threat: Detection, words: str, until: datetime) -> protection.Beside
     ]
     if threat.disposition in queries.IN_QUARANTINE:
         lines.insert(0, _("The file comes back to where it was, with the same content and rights."))
-    return protection.Beside(
+    return before_saving.Beside(
         save_at=f"{_address(threat)}wrong/save/",
         title=_("And with it"),
         lines=tuple(lines),
@@ -126,18 +125,18 @@ def _beside(threat: Detection, words: str, until: datetime) -> protection.Beside
 def save(request: HttpRequest, visit: Visit, uid: UUID) -> HttpResponse:
     """Do what was looked at, once the person has proved that it is them."""
     threat = _find(visit, uid)
-    change = protection.looked_at(request, visit)
+    change = before_saving.looked_at(request, visit)
     if change is None:
         return redirect(f"{_address(threat)}wrong/")
-    carried = change.get("carries") or {}
+    carried = (change["beside"] or {}).get("carries", {})
     if carried.get("threat") != str(threat.uid):
         raise Http404
-    asking_again.first(request, form_at=f"{_address(threat)}wrong/")
+    before_saving.prove_first(request, change)
     try:
         done = wrong_finds.put_right(
             visit.account,
             find_of(threat),
-            protection.deltas_of(change),
+            before_saving.deltas_of(change),
             until=datetime.fromtimestamp(carried["until"] / 1000, tz=timezone.now().tzinfo),
             base=change["base"],
             words=carried["words"],
@@ -176,7 +175,7 @@ def take_back(request: HttpRequest, visit: Visit, uid: UUID) -> HttpResponse:
     deltas = [wrong_finds.delta(standing, find, None, for_all=for_all) for for_all in (False, True)]
     plan = policy.plan(visit.account, deltas)
     here = _address(threat)
-    return protection.look(request, visit, plan, back=here, after=here)
+    return before_saving.look(request, visit, plan, back=here, after=here)
 
 
 @dataclass(frozen=True)
