@@ -118,8 +118,10 @@ def test_a_change_reaches_the_device_is_shown_applied_and_is_taken_back(
         page.get_by_role("button", name="Save and tell the devices").click()
 
         def switch_off() -> None:
-            page.get_by_label("Run it by itself").uncheck()
-            page.get_by_role("button", name="See what this changes").click()
+            # What was looked at is there again: only the button is left to press.
+            expect(page.get_by_text("This protects less than before.")).to_be_visible()
+            alice.look_around("looked at again")
+            take_picture(alice, tmp_path, "look-again")
             page.get_by_role("button", name="Save and tell the devices").click()
 
         prove_and_do_again(alice, switch_off)
