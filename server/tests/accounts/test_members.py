@@ -632,6 +632,23 @@ def test_a_members_devices_stay_or_leave_as_asked(
     assert "no longer belong" in Mail.objects.filter(to=bob.email).latest("id").subject
 
 
+@pytest.mark.django_db
+def test_what_an_owner_does_to_a_member_is_in_the_members_own_activity_without_names(
+    alice: User, bob: User, alices_account: Account
+) -> None:
+    hers, his = proved(signed_in(alice)), signed_in(bob)
+    Membership.objects.filter(user=bob).update(role=Role.VIEWER)
+    hers.post(f"/account/members/{bob.pk}/role/", {"role": "billing"})
+    page = his.get("/account/activity/").content.decode()
+    assert "Your role in an account was changed" in page
+    hers.post(f"/account/members/{bob.pk}/remove/", {"devices": "leave"})
+    account_for(bob)
+    page = his.get("/account/activity/").content.decode()
+    assert "You were taken out of an account" in page
+    told = Event.objects.filter(actor_id=bob.pk, tag__startswith="account.member.")
+    assert {(event.account_id, event.target, event.detail) for event in told} == {(None, "", "{}")}
+
+
 # -- handing over ----------------------------------------------------------------------------------
 
 

@@ -205,6 +205,8 @@ def change_role(
     place.save(update_fields=["role"])
     _forget_offers(account, person)
     _told("account.member.role.changed", place, actor, origin, was=before.value, role=role.value)
+    if place.user_id != actor.pk:
+        _tell_themselves("account.member.role.got", place)
     told = member_letters.role_changed(account, place.user, role, by=actor, origin=origin)
     _post(told, account, place.user)
     if role == Role.OWNER:
@@ -234,6 +236,7 @@ def remove(
         raise OwnersStay
     _part(place, devices_stay, actor, origin)
     _told("account.member.removed", place, actor, origin, devices_stay=devices_stay)
+    _tell_themselves("account.member.place.lost", place)
     told = member_letters.removed(account, by=actor, origin=origin, devices_stay=devices_stay)
     _post(told, account, place.user)
 
@@ -332,8 +335,7 @@ def take_ownership(account: Account, user: User, *, origin: Origin = UNTOLD) -> 
     # An account that was called after its owner is called after the new one.
     Account.objects.filter(pk=account.pk, name=giver.user.name).update(name="")
     _told("account.ownership.transferred", taker, user, origin, giver=str(giver.user_id))
-    # The account's events are its owner's to read. That it went is the giver's, too.
-    trail.record("account.ownership.given", actor=giver.user, target=str(user.pk))
+    _tell_themselves("account.ownership.given", giver)
     for reader in (giver.user, taker.user):
         told = member_letters.transferred(
             account, giver=giver.user, taker=taker.user, role=Role(giver.role), to=reader
@@ -427,6 +429,12 @@ def _told(tag: str, place: Membership, actor: User, origin: Origin, **detail: ob
         name=place.user.get_full_name(),
         **detail,
     )
+
+
+def _tell_themselves(tag: str, place: Membership) -> None:
+    # An account's events are its owner's to read. What somebody else did to a member is the
+    # member's, too; without names, which would outlast those who bear them.
+    trail.record(tag, actor=place.user_id)
 
 
 def _post(told: post_office.Letter, account: Account, *readers: User) -> None:

@@ -126,6 +126,8 @@ WORDS: Final[dict[str, tuple[str, Promise]]] = {
     "account.member.role.changed": ("account", _("A member got another role")),
     "account.member.removed": ("leave", _("A member was removed")),
     "account.member.left": ("leave", _("A member left")),
+    "account.member.role.got": ("account", _("Your role in an account was changed")),
+    "account.member.place.lost": ("leave", _("You were taken out of an account")),
     "account.sharing.changed": ("eye", _("What your devices share was changed")),
     "account.ownership.offered": ("key", _("The account was offered to a new owner")),
     "account.ownership.withdrawn": ("key", _("The offer to a new owner was taken back")),
