@@ -86,6 +86,20 @@ def test_what_was_sent_after_the_session_ended_elsewhere_is_said_not_to_be_done(
     assert page.context["redirect_field_value"] == "/account/members/"
 
 
+def test_that_nothing_was_done_is_said_until_one_is_in(db: None) -> None:
+    browser = Client(HTTP_HOST="localhost")
+    here = {"Sec-Fetch-Site": "same-origin"}
+    page = browser.get("/login/?next=/devices/&unsent=yes", headers=here)
+    assert 'name="unsent" value="yes"' in page.content.decode()
+    wrong = {"login": "dora@example.org", "password": "not hers", "unsent": "yes"}
+    page = browser.post("/login/", wrong, headers=here)
+    assert "What you just sent was not done" in page.content.decode()
+    assert 'name="unsent" value="yes"' in page.content.decode()
+    del wrong["unsent"]
+    page = browser.post("/login/", wrong, headers=here)
+    assert "What you just sent was not done" not in page.content.decode()
+
+
 @pytest.mark.parametrize(
     "referer", ["", "https://evil.example/x", "http://localhost.evil/x", "//x"]
 )

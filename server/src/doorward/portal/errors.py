@@ -98,7 +98,8 @@ def was_unsent(request: HttpRequest) -> bool:
 
     Browsers say who led there; a link from elsewhere shows nothing.
     """
-    return UNSENT in request.GET and request.headers.get("Sec-Fetch-Site") == "same-origin"
+    told = UNSENT in request.GET or UNSENT in request.POST
+    return told and request.headers.get("Sec-Fetch-Site") == "same-origin"
 
 
 def _sign_in(after: str) -> str:
