@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 from tests.agent_at_work import working_agent
 from tests.browser.conftest import SIZES, NewVisitor, Scheme, Visitor, new_address
 from tests.browser.test_from_sign_up_to_threat import sign_up
-from tests.browser.test_two_step import prove_and_do_again, take_picture
+from tests.browser.test_two_step import prove_again, take_picture
 from tests.conftest import agent
 
 from doorward_agent import database, policy
@@ -117,14 +117,13 @@ def test_a_change_reaches_the_device_is_shown_applied_and_is_taken_back(
         take_picture(alice, tmp_path, "weaker")
         page.get_by_role("button", name="Save and tell the devices").click()
 
-        def switch_off() -> None:
-            # What was looked at is there again: only the button is left to press.
-            expect(page.get_by_text("This protects less than before.")).to_be_visible()
-            alice.look_around("looked at again")
-            take_picture(alice, tmp_path, "look-again")
-            page.get_by_role("button", name="Save and tell the devices").click()
-
-        prove_and_do_again(alice, switch_off)
+        prove_again(alice)
+        # What was looked at is there again: only the button is left to press.
+        expect(page.get_by_text("Nothing is saved yet: look once more")).to_be_visible()
+        expect(page.get_by_text("This protects less than before.")).to_be_visible()
+        alice.look_around("looked at again")
+        take_picture(alice, tmp_path, "look-again")
+        page.get_by_role("button", name="Save and tell the devices").click()
         expect(page.get_by_text("Saved as change 2.")).to_be_visible()
 
         alice.open("/protection/versions/2/")

@@ -44,7 +44,9 @@ def test_n14_a_find_that_was_wrong_is_put_right_and_what_is_sent_is_seen(
         # Whoever only has an open browser of hers lets nothing be.
         page.get_by_label("Password", exact=True).fill(PASSWORD)
         page.locator("main form button[type=submit]").first.click()
-        expect(page.get_by_text("Nothing was done yet: now do it again.")).to_be_visible()
+        expect(
+            page.get_by_text("Nothing is saved yet: look once more, then press the button.")
+        ).to_be_visible()
         page.get_by_role("button", name="Put it right").click()
         expect(page.get_by_text("The file is on its way back")).to_be_visible()
         expect(page.get_by_role("heading", name="Said to be wrong")).to_be_visible()

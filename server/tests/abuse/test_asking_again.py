@@ -81,7 +81,7 @@ def test_v6_5_2_a17_nothing_that_was_sent_is_in_the_session(
             DOORWARD_DATABASE_URL="postgres://in the environment",
         )
         held = held_by(browser)
-    assert held[asking_again.KEPT] == {"not_done_at": "/password/set/"}
+    assert held[asking_again.KEPT] == {"not_done_at": "/password/set/", "is_filled_in": False}
     text = json.dumps(held)
     for kept in (typed, "in the environment", browser.cookies["dw_session"].value, "HTTP_COOKIE"):
         assert kept not in text

@@ -135,7 +135,7 @@ def test_n7_a_stolen_cookie_cannot_switch_protection_off(
     # do it.
     back = alices_browser.post(asked["Location"], {"password": PASSWORD}, follow=True)
     assert back.request["PATH_INFO"] == "/protection/look/"
-    assert "Nothing was done yet: now do it again." in back.content.decode()
+    assert "Nothing is saved yet: look once more, then press the button." in back.content.decode()
     assert told(kitchen)["quick_scan"]["enabled"] is True
     done = alices_browser.post("/protection/save/", {"change": change_in(back)}, follow=True)
     assert "Saved as change 1." in done.content.decode()

@@ -132,7 +132,7 @@ def test_n7_a_stolen_cookie_lets_nothing_be(
     back = alices_browser.post(answer["Location"], {"password": PASSWORD}, follow=True)
     assert back.request["PATH_INFO"] == "/protection/look/"
     page = back.content.decode()
-    assert "Nothing was done yet: now do it again." in page
+    assert "Nothing is saved yet: look once more, then press the button." in page
     assert "The file comes back to where it was" in page
     assert not Command.objects.exists()
     save_at = f"/reports/threats/{held.uid}/wrong/save/"

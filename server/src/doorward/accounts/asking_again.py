@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar, cast
 from urllib.parse import urlencode
 
 from allauth.account.internal.flows import reauthentication
@@ -37,12 +37,14 @@ def is_due(request: HttpRequest) -> bool:
     return bool(reauthentication.is_reauthentication_required(request, app=""))
 
 
-def first(request: HttpRequest, *, form_at: str = "") -> None:
+def first(request: HttpRequest, *, form_at: str = "", is_filled_in: bool = False) -> None:
     """Return only when the person has just proved who they are; else they are asked.
 
     Afterwards they are led to ``form_at``, where the form is: needed where this address has none.
+    Where it ``is_filled_in`` there, they are told that only its button is left to press.
     """
-    request.form_at = form_at  # type: ignore[attr-defined]  # read by suspend
+    request.form_at = form_at  # type: ignore[attr-defined]  # both are read by suspend
+    request.form_is_filled_in = is_filled_in  # type: ignore[attr-defined]
     reauthentication.raise_if_reauthentication_required(request, app="")
 
 
@@ -73,7 +75,8 @@ def suspend(request: HttpRequest, redirect_to: str) -> HttpResponse:
     if not request.user.is_authenticated:
         redirect_to = reverse("account_login")
     elif request.method not in {"GET", "HEAD"} or form_at != request.get_full_path():
-        request.session[KEPT] = {"not_done_at": form_at[:LONGEST]}
+        filled_in = getattr(request, "form_is_filled_in", False)
+        request.session[KEPT] = {"not_done_at": form_at[:LONGEST], "is_filled_in": filled_in}
     else:
         request.session.pop(KEPT, None)
     asked_at = f"{redirect_to}?{urlencode({REDIRECT_FIELD_NAME: form_at})}"
@@ -88,11 +91,11 @@ def resume(request: HttpRequest) -> HttpResponse | None:
     url = cast(str | None, get_next_redirect_url(request, REDIRECT_FIELD_NAME))
     if not url:
         return None
-    if _not_done_at(kept) == url[:LONGEST]:
-        messages.info(request, _("Thank you. Nothing was done yet: now do it again."))
-    return cast("HttpResponse", httpkit.redirect(url))
-
-
-def _not_done_at(kept: Any) -> str | None:
     # A row written before may hold anything there.
-    return kept.get("not_done_at") if isinstance(kept, dict) else None
+    if isinstance(kept, dict) and kept.get("not_done_at") == url[:LONGEST]:
+        if kept.get("is_filled_in"):
+            words = _("Thank you. Nothing is saved yet: look once more, then press the button.")
+        else:
+            words = _("Thank you. Nothing was done yet: now do it again.")
+        messages.info(request, words)
+    return cast("HttpResponse", httpkit.redirect(url))

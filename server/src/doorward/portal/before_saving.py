@@ -240,7 +240,8 @@ def prove_first(request: HttpRequest, change: Mapping[str, Any]) -> None:
     elif len(signed) <= MOST_KEPT:
         why = request.POST.get("why", "")[:LONGEST_WHY]
         request.session[KEPT] = {"change": signed, "why": why}
-        asking_again.first(request, form_at=f"{LOOK_AGAIN_AT}?of={_mark_of(signed)}")
+        form_at = f"{LOOK_AGAIN_AT}?of={_mark_of(signed)}"
+        asking_again.first(request, form_at=form_at, is_filled_in=True)
     else:
         asking_again.first(request, form_at=change["back"])
 
