@@ -270,9 +270,22 @@ def test_what_is_told_late_changes_nothing_any_more() -> None:
     quicker = hashing.Quicker(may_keep=True)
     for _ in range(hashing.TRIED):
         quicker.took(0.02, kept=True)
+    for _ in range(hashing.TRIED):
         quicker.took(0.03, kept=False)
     quicker.took(0.001, kept=False)
     assert quicker.keeps is True
+
+
+def test_where_hashes_are_so_rare_that_memory_is_always_taken_anew_none_is_kept() -> None:
+    quicker = hashing.Quicker(may_keep=True)
+    kept = 0
+    while quicker.keeps is None:
+        if quicker.keep_this_time():
+            kept += 1  # And nothing told: the memory was yet to be taken.
+        else:
+            quicker.took(0.03, kept=False)
+    assert kept == hashing.MOST_TRIED
+    assert quicker.keeps is False
 
 
 def test_where_memory_cant_be_kept_nothing_is_tried() -> None:

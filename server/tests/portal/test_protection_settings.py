@@ -217,6 +217,19 @@ def test_after_the_proof_one_looks_at_ones_own_account_alone(
     assert back.status_code == 200
 
 
+def test_after_too_long_the_change_is_not_looked_at_again_and_not_kept(
+    alices_browser: Client, kitchen: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asked_for(alices_browser, start="20:15")
+    back = alices_browser.post(asked, {"password": PASSWORD}, follow=True)
+    later = time.time() + 3601
+    monkeypatch.setattr("django.core.signing.time.time", lambda: later)
+    address = f"/protection/look/?{back.request['QUERY_STRING']}"
+    page = alices_browser.get(address, follow=True)
+    assert "that page was too old" in page.content.decode()
+    assert before_saving.KEPT not in alices_browser.session
+
+
 def test_a_change_of_a_monstrous_length_is_filled_in_once_more(
     alices_browser: Client, kitchen: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:

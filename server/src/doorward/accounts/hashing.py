@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
 import queue
@@ -33,6 +34,9 @@ MOST_KEPT_KIB: Final = 47104
 
 TRIED: Final = 8
 """Hashes by each library after which it is clear which of them is quicker here."""
+MOST_TRIED: Final = 4 * TRIED
+"""Hashes in memory to be kept, also those for which it was yet to be taken: on a server where each
+comes so long after the other that it is always given back between them, keeping it never pays."""
 
 # Whether the kernel gives large pages to all that ask for much, or to who says that they help.
 LARGE_PAGES: Final = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -58,21 +62,29 @@ class Quicker:
     def __init__(self, *, may_keep: bool) -> None:
         self._deciding = threading.Lock()
         self._took: dict[bool, list[float]] = {True: [], False: []}
+        self._tried_to_keep = 0
         self.keeps: bool | None = None if may_keep else False
         """Whether memory is kept; None while it is not clear yet."""
 
     def keep_this_time(self) -> bool:
         """Tell whether the next hash shall be made in memory that is kept."""
-        # Not in turns: each would find the other's 46 MiB where its own were in the cache.
-        return len(self._took[True]) < TRIED if self.keeps is None else self.keeps
+        if self.keeps is not None:
+            return self.keeps
+        with self._deciding:
+            # Not in turns: each would find the other's 46 MiB where its own were in the cache.
+            keep = len(self._took[True]) < TRIED and self._tried_to_keep < MOST_TRIED
+            self._tried_to_keep += keep
+            return keep
 
     def took(self, seconds: float, *, kept: bool) -> None:
         """Note the processor time of a hash of the usual cost."""
         with self._deciding:
             self._took[kept].append(seconds)
-            # The least: a busy neighbour makes hashes slower, and none quicker.
-            if self.keeps is None and all(len(took) >= TRIED for took in self._took.values()):
-                self.keeps = min(self._took[True]) < min(self._took[False])
+            # By libsodium only what comes once memory was kept often enough.
+            if self.keeps is None and len(self._took[False]) >= TRIED:
+                # The least: a busy neighbour makes hashes slower, and none quicker.
+                best = min(self._took[True], default=math.inf)
+                self.keeps = best < min(self._took[False])
 
 
 _lent_by = threading.local()

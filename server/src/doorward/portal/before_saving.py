@@ -33,13 +33,15 @@ PAGE: Final = "/protection/"
 LOOK_AGAIN_AT: Final = f"{PAGE}look/"
 LOOKED_AT_FOR: Final = 3600
 """Seconds in which a change that was looked at can be saved."""
-SALT: Final = "protection.change"
+SALT: Final = "protection.change.2"
+"""Another one whenever what is signed gets another form: pages open meanwhile are too old then."""
 MOST_NAMED: Final = 20
 """Devices that a dry run names; the others it counts."""
 KEPT: Final = "change_to_look_at"
 """Where a session keeps a change that was to be saved before it was proved who this is."""
-MOST_KEPT: Final = 64 * 1024
-"""Characters of a signed change that are kept; a longer one is filled in once more."""
+MOST_KEPT: Final = 16 * 1024
+"""Characters of a signed change that are kept, and read with each request of the session from then
+on; a longer one is filled in once more."""
 
 
 @dataclass(frozen=True)
@@ -252,11 +254,13 @@ def look_again(request: HttpRequest, visit: Visit) -> HttpResponse:
     """Show the change that was to be saved when it was asked who this is, as it was looked at."""
     kept = request.session.get(KEPT)
     if kept is None or _mark_of(kept["change"]) != request.GET.get("of"):
-        messages.info(request, _("That change is not here any more. Fill it in once more."))
-        return redirect(PAGE)
+        return _not_here(request)
     change = _opened(request, kept["change"])
-    if change is None or change["account"] != str(visit.account.pk):
+    if change is None:
+        del request.session[KEPT]
         return redirect(PAGE)
+    if change["account"] != str(visit.account.pk):
+        return _not_here(request)
     plan = policy.plan(visit.account, deltas_of(change), undoes=change["undoes"])
     if plan.problems or plan.before.newest != change["base"]:
         messages.error(request, _changed_meanwhile())
@@ -273,6 +277,11 @@ def look_again(request: HttpRequest, visit: Visit) -> HttpResponse:
         beside=Beside(**beside) if beside else None,
         why=kept["why"],
     )
+
+
+def _not_here(request: HttpRequest) -> HttpResponse:
+    messages.info(request, _("That change is not here any more. Fill it in once more."))
+    return redirect(PAGE)
 
 
 def _mark_of(signed: str) -> str:
