@@ -179,7 +179,7 @@ MIDDLEWARE = [
     "doorward.portal.errors.explain_wrong_method",
     "doorward.portal.errors.tell_the_signed_out",
     "doorward.portal.errors.WaitForHashes",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "doorward.portal.cookies.Sessions",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

@@ -207,3 +207,29 @@ def test_row40_the_download_of_a_copy_asks_again(alice: User, alices_account: Ac
         answer = browser.get(here)
         assert answer.status_code == 200
         answer.close()
+
+
+@pytest.mark.parametrize("asks", ["/account/asks/", "/devices/", "/nowhere/", "/login/"])
+def test_row40_what_the_page_asked_meanwhile_signs_nobody_out_who_has_just_proved_it(
+    asks: str, alice: User, own: Things
+) -> None:
+    hers, still_open = signed_in_tab(alice.email), tab("The same page")
+    old = hers.cookies["dw_session"].value
+    still_open.cookies["dw_session"] = old
+    with time_machine.travel(timezone.now() + LATER):
+        asked = hers.post("/account/tokens/", {"name": "x"})
+        proves(hers, asked)
+        assert hers.cookies["dw_session"].value != old
+        late = still_open.get(asks)
+        # The browser has one cookie of this name, and what is said last holds.
+        assert "dw_session" not in late.cookies
+        assert "Cookie" in late["Vary"]
+        assert hers.get("/devices/").status_code == 200
+
+
+def test_who_ends_a_session_loses_its_cookie_all_the_same(alice: User, own: Things) -> None:
+    hers, elsewhere = signed_in_tab(alice.email), tab("Elsewhere")
+    old = elsewhere.cookies["dw_session"] = hers.cookies["dw_session"].value
+    hers.post("/logout/")
+    assert hers.cookies["dw_session"].value != old
+    assert elsewhere.get("/devices/")["Location"].startswith("/login/")

@@ -64,6 +64,8 @@ class SessionStore(SessionBase):
         # A new id has no row until the first save; what a save wrote, the next need not write.
         self._has_row = session_key is not None
         self._written: bytes | None = None
+        self.was_not_there = False
+        """Whether it was looked for and is none, or none any more: nothing that was done here."""
 
     def exists(self, session_key: str) -> bool:
         """Tell whether there is such a session; what can't be an id of ours is not looked for."""
@@ -93,6 +95,7 @@ class SessionStore(SessionBase):
         if found is None:
             self._session_key = None
             self._has_row = False
+            self.was_not_there = True
             return {}
         data: dict[str, Any] = self.decode(found[0])
         now = timezone.now().timestamp()
@@ -179,6 +182,7 @@ class SessionStore(SessionBase):
         """End the session and forget what it held."""
         super().flush()
         self._has_row = False
+        self.was_not_there = False
 
     def cycle_key(self) -> None:
         """Go on under a new id; the old one is dead, and the list of sessions follows.
