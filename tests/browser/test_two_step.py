@@ -239,6 +239,7 @@ def test_a_lost_session_is_ended_from_the_list(new_visitor: NewVisitor, server: 
     cafe = new_visitor(PHONE)
     type_password(cafe, address)
     is_in(cafe)
+    cafe.open("/devices/")
     page = alice.page
     alice.open("/account/sessions/")
     expect(page.get_by_text("In 2 places.")).to_be_visible()
@@ -247,6 +248,10 @@ def test_a_lost_session_is_ended_from_the_list(new_visitor: NewVisitor, server: 
     other.click()
     prove_and_do_again(alice, other.click)
     expect(page.get_by_text("In one place.")).to_be_visible()
+    # The page that is open there shows nothing of hers any more, without being asked to.
+    expect(cafe.page.get_by_role("heading", name="Sign in")).to_be_visible(timeout=15_000)
+    expect(cafe.page.get_by_role("link", name="Devices")).to_have_count(0)
+    cafe.look_around("signed out from elsewhere")
     cafe.open("/account/")
     expect(cafe.page.get_by_role("heading", name="Sign in")).to_be_visible()
     is_in(alice)

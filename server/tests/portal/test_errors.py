@@ -86,6 +86,20 @@ def test_what_was_sent_after_the_session_ended_elsewhere_is_said_not_to_be_done(
     assert page.context["redirect_field_value"] == "/account/members/"
 
 
+@pytest.mark.parametrize("asks", ["/devices/", "/devices/?page=2", "/reports/threats/"])
+def test_a_part_of_a_page_whose_session_ended_takes_the_whole_page_to_sign_in(
+    db: None, asks: str
+) -> None:
+    by_part = {"HX-Request": "true", "Referer": "http://localhost/reports/"}
+    answer = Client(HTTP_HOST="localhost").get(asks, headers=by_part)
+    assert answer.status_code == 204
+    assert answer["HX-Redirect"] == "/login/?next=/reports/"
+    assert "Location" not in answer.headers
+    assert "Cookie" in answer["Vary"]
+    sent = Client(HTTP_HOST="localhost").post("/account/members/invite/", headers=by_part)
+    assert sent["HX-Redirect"] == "/login/?next=/reports/&unsent=yes"
+
+
 def test_that_nothing_was_done_is_said_until_one_is_in(db: None) -> None:
     browser = Client(HTTP_HOST="localhost")
     here = {"Sec-Fetch-Site": "same-origin"}

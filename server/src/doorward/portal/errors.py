@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -72,16 +73,25 @@ def explain_wrong_method(
 def tell_the_signed_out(
     get_response: Callable[[HttpRequest], HttpResponse],
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """Let the sign-in page say that what was sent there from has not been done.
+    """Lead from a page that was left open while its session ended to signing in, and back to it.
 
-    One gets there by sending a form on a page that was left open while its session ended, and goes
-    back to that page.
+    Where a form was sent there, the sign-in page says that this has not been done.
     """
 
     def answer(request: HttpRequest) -> HttpResponse:
         response = get_response(request)
-        if request.method == "POST" and _leads_to_sign_in(request, response):
+        if not _leads_to_sign_in(request, response):
+            return response
+        if request.method == "POST":
             response["Location"] = f"{_sign_in(_page_of(request))}&{UNSENT}=yes"
+        if request.headers.get("HX-Request") == "true":
+            # Asked by a part of a page: the whole page goes there, and back to the whole page.
+            there = response["Location"]
+            response["HX-Redirect"] = (
+                there if request.method == "POST" else _sign_in(_page_of(request))
+            )
+            response.status_code = HTTPStatus.NO_CONTENT
+            del response["Location"], response["Content-Length"]
         return response
 
     return answer
