@@ -399,6 +399,18 @@ def test_a20_signing_in_ends_a_link_that_waits(alice: User) -> None:
     assert not is_good(link)
 
 
+def test_a20_so_does_a_second_sign_in_within_one_second(alice: User) -> None:
+    moment = timezone.now().replace(microsecond=1000)
+    with time_machine.travel(moment, tick=False) as clock:
+        signed_in_tab(alice.email)
+        tab().post("/password/reset/", {"email": alice.email})
+        link = reset_link()
+        assert is_good(link)
+        clock.shift(timedelta(milliseconds=500))
+        signed_in_tab(alice.email)
+        assert not is_good(link)
+
+
 def test_a20_of_many_uses_of_a_link_at_once_one_sets_the_password(alice: User) -> None:
     tab().post("/password/reset/", {"email": alice.email})
     link = reset_link()

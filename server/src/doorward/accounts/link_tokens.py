@@ -26,7 +26,10 @@ class LinkTokens(PasswordResetTokenGenerator):
     """
 
     def _make_hash_value(self, user: Any, timestamp: int) -> str:
-        return f"{super()._make_hash_value(user, timestamp)}{user.epoch}"
+        # Django's has whole seconds of the last sign-in: a second one in the same second would not
+        # end the link.
+        signed_in = user.last_login.timestamp() if user.last_login is not None else ""
+        return f"{super()._make_hash_value(user, timestamp)}{user.epoch} {signed_in}"
 
     def make_token(self, user: User) -> str:
         """Return a new token; the ones before it are no good any more."""
