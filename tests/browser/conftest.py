@@ -63,6 +63,8 @@ class Visitor:
 
     def look_around(self, where: str) -> None:
         """Let axe judge the page, and see that nothing is wider than the window."""
+        # A form's answer may be readable before its style sheet is there.
+        self.page.wait_for_load_state("load")
         self.page.evaluate(SETTLE)
         found = Axe().run(self.page)
         if found.violations_count:
