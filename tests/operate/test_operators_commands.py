@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.conftest import free_port
+
 
 def doorward(data: Path, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -73,7 +75,9 @@ def test_a_way_out_for_mail_that_would_give_the_password_away_refuses_the_start(
     tmp_path: Path,
 ) -> None:
     way = "smtp://alice:s3cret@mail.example.org"
-    done = doorward(tmp_path, "serve", DOORWARD_EMAIL_URL=way)
+    # Ports that nobody else has: whether they are free is looked at first.
+    ports = ("--port", str(free_port()), "--device-port", str(free_port()))
+    done = doorward(tmp_path, "serve", *ports, DOORWARD_EMAIL_URL=way)
     assert done.returncode == 2
     assert "in clear" in done.stderr
     assert "s3cret" not in done.stderr + done.stdout
